@@ -1,0 +1,81 @@
+# Palisade. `make help` lists the targets; `make run` and `make test` need nothing else done first.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+include versions.mk
+
+# Extra words for `palisade up`, for example: make run ARGS="--people-listen 127.0.0.1:9443"
+ARGS ?=
+# Extra words for `go test`, for example: make test TESTFLAGS="-run TestFlow"
+TESTFLAGS ?=
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+processes := collector console correlator enforcer gate uplink
+modules := api cli deploy internal loadtest $(addprefix services/,$(processes)) test
+binaries := bin/palisade $(addprefix bin/palisade-,$(processes))
+# Tools have modules of their own, pinned there; -modfile is refused in workspace mode.
+tool := GOWORK=off go tool -modfile=tools/go.mod
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: setup build ## Start the node and a console here, show live findings; Ctrl-C stops and cleans up
+	@$(SUDO) deploy/dev/run.sh $(ARGS)
+
+.PHONY: test
+test: setup build vet ## Run every test, as root, against the real kernel, containerd and runC
+	@for module in $(modules); do (cd $$module && GOWORK=off go build ./...); done
+	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on $(TESTFLAGS) $$(go list work | grep -v /test/e2e)
+	$(SUDO) env "PATH=$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -p=1 -timeout=10m $(TESTFLAGS) ./test/e2e/...
+
+.PHONY: build
+build: ## Build every binary into bin/, static, without cgo
+	@mkdir -p bin
+	@for process in $(processes); do echo "build palisade-$$process"; \
+		CGO_ENABLED=0 go build -trimpath -ldflags='$(ldflags)' -o bin/palisade-$$process ./services/$$process; done
+	@echo "build palisade"; CGO_ENABLED=0 go build -trimpath -ldflags='$(ldflags)' -o bin/palisade ./cli
+
+.PHONY: setup
+setup: ## Install what the other targets need (Debian packages), if it is not there
+	@deploy/dev/setup.sh $(setup_commands)
+
+.PHONY: vet
+vet: ## go vet over all modules
+	go vet work
+
+.PHONY: lint
+lint: vet ## Formatting, buf, golangci-lint, and generated files are current
+	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); [ -z "$$unformatted" ] || { echo "not gofmt-ed: $$unformatted"; exit 1; }
+	$(tool) buf lint
+	$(tool) buf format --diff --exit-code
+	@for module in $(modules); do echo "golangci-lint $$module"; \
+		(cd $$module && GOWORK=off go tool -modfile=$(CURDIR)/tools/lint/go.mod golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+
+.PHONY: generate
+generate: ## Make the generated code again: protobuf and eBPF objects (installs clang)
+	@deploy/dev/setup.sh clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
+	mkdir -p bin/tools
+	GOWORK=off go build -modfile=tools/go.mod -o bin/tools google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	PATH=$(CURDIR)/bin/tools:$$PATH $(tool) buf generate
+	cd services/collector && go generate ./...
+
+.PHONY: check-generate
+check-generate: generate ## Fail if generated code is not what its sources say
+	git diff --exit-code -- api services/collector
+
+.PHONY: loadtest
+loadtest: setup build ## Start a node, load every unix-socket service with ghz, stop it
+	@$(SUDO) deploy/dev/loadtest.sh
+
+.PHONY: bench
+bench: ## Go benchmarks of the hot paths
+	go test -run='^$$' -bench=. -benchmem $$(go list work | grep -v /test/e2e)
+
+.PHONY: clean
+clean: ## Remove what build made
+	rm -rf bin

@@ -1,0 +1,134 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	uplinkv1 "github.com/palisade-sec/palisade/api/palisade/uplink/v1"
+	"github.com/palisade-sec/palisade/cli/internal/show"
+)
+
+func newFindings(opts *options) *cobra.Command {
+	var follow bool
+	var limit uint32
+	cmd := &cobra.Command{
+		Use:   "findings",
+		Short: "Show what the node found",
+		Long: `Shows the node's findings, oldest first, from the node's own store: it needs no console.
+
+With -o json each finding is one line of JSON, fields as in api/palisade/finding/v1/finding.proto.`,
+		Example: `  palisade findings
+  palisade findings -f
+  palisade findings -o json | jq -r 'select(.action) | .rule'`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			conn, err := opts.dial("uplink")
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			print := opts.printer(cmd.OutOrStdout())
+			if follow {
+				return watch(cmd.Context(), conn, limit, print)
+			}
+			client := uplinkv1.NewFindingServiceClient(conn)
+			answer, err := client.ListFindings(cmd.Context(), &uplinkv1.ListFindingsRequest{Limit: limit})
+			if err != nil {
+				return opts.explain("uplink", err)
+			}
+			for _, stored := range answer.GetFindings() {
+				if err := print(stored.GetFinding()); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on showing findings as they come")
+	cmd.Flags().Uint32Var(&limit, "limit", 1000, "show at most so many of the past ones (1 to 10000)")
+	return cmd
+}
+
+// printer writes findings in the chosen form.
+func (o *options) printer(w io.Writer) func(*findingv1.Finding) error {
+	if o.output == "json" {
+		return func(f *findingv1.Finding) error { return findingJSON(w, f) }
+	}
+	paint := painter(w)
+	return func(f *findingv1.Finding) error { return show.Finding(w, f, paint) }
+}
+
+func findingJSON(w io.Writer, f *findingv1.Finding) error {
+	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(f)
+	if err != nil {
+		return fmt.Errorf("write finding: %w", err)
+	}
+	_, err = fmt.Fprintf(w, "%s\n", raw)
+	return err
+}
+
+// watch hands over findings as they come, each once, until ctx ends; it comes back when the uplink was restarted.
+func watch(ctx context.Context, conn *grpc.ClientConn, backlog uint32, take func(*findingv1.Finding) error) error {
+	client := uplinkv1.NewFindingServiceClient(conn)
+	seen := newRecent(4096)
+	for {
+		stream, err := client.WatchFindings(ctx, &uplinkv1.WatchFindingsRequest{Backlog: backlog})
+		for err == nil {
+			var answer *uplinkv1.WatchFindingsResponse
+			answer, err = stream.Recv()
+			finding := answer.GetFinding().GetFinding()
+			if err != nil || !seen.add(finding.GetId()) {
+				continue
+			}
+			if err := take(finding); err != nil {
+				return err
+			}
+		}
+		switch status.Code(err) {
+		case codes.Unavailable, codes.ResourceExhausted, codes.Internal:
+			backlog = 1000 // what came while we were away
+		default:
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("watch findings: %w", err)
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// recent remembers the last ids it was given.
+type recent struct {
+	ids   map[string]bool
+	order []string
+	next  int
+}
+
+func newRecent(size int) *recent {
+	return &recent{ids: make(map[string]bool, size), order: make([]string, size)}
+}
+
+// add reports whether id is new.
+func (r *recent) add(id string) bool {
+	if r.ids[id] {
+		return false
+	}
+	delete(r.ids, r.order[r.next])
+	r.order[r.next] = id
+	r.ids[id] = true
+	r.next = (r.next + 1) % len(r.order)
+	return true
+}

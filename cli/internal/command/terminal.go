@@ -1,0 +1,97 @@
+package command
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/cli/internal/node"
+	"github.com/palisade-sec/palisade/cli/internal/show"
+)
+
+// passwordPrefix opens the line with which a console tells its first password, once.
+const passwordPrefix = "palisade-console: admin password: "
+
+// terminal is what `palisade up` shows: findings on out, everything else on notes.
+type terminal struct {
+	out     io.Writer
+	print   func(*findingv1.Finding) error
+	notes   io.Writer
+	paint   show.Painter
+	verbose bool
+
+	mu       sync.Mutex
+	password string
+}
+
+func (t *terminal) note(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fmt.Fprintf(t.notes, format+"\n", args...)
+}
+
+// checked is told how each process's check went.
+func (t *terminal) checked(process string, err error) {
+	if err == nil {
+		t.note("%s checked %s", t.paint.Good("✓"), process)
+		return
+	}
+	t.note("%s %s: %v", t.paint.Bad("✗"), process, err)
+}
+
+// restarted is told that a process died.
+func (t *terminal) restarted(process string, reason error) {
+	t.note("%s %s died (%v) and is started again", t.paint.Bad("!"), process, reason)
+}
+
+// processLine takes one line a process wrote. Its log is JSON: warnings and errors are shown, the rest with -v.
+func (t *terminal) processLine(process, line string) {
+	if password, ok := strings.CutPrefix(line, passwordPrefix); ok {
+		t.mu.Lock()
+		t.password = password
+		t.mu.Unlock()
+		return
+	}
+	var entry struct {
+		Level string `json:"level"`
+		Msg   string `json:"msg"`
+		Err   string `json:"err"`
+	}
+	isLog := json.Unmarshal([]byte(line), &entry) == nil && entry.Level != ""
+	switch {
+	case t.verbose, !isLog:
+		t.note("%s %s", t.paint.Quiet(process), show.Safe(line))
+	case entry.Level == "WARN" || entry.Level == "ERROR":
+		text := entry.Msg
+		if entry.Err != "" {
+			text += ": " + entry.Err
+		}
+		t.note("%s %s", t.paint.Quiet(process), show.Safe(text))
+	}
+}
+
+// banner says that the node is up and where its console is.
+func (t *terminal) banner(settings node.Settings, healthy, all int) {
+	t.mu.Lock()
+	password := t.password
+	t.mu.Unlock()
+	lines := []string{"", fmt.Sprintf("Palisade is up: %d of %d processes healthy (palisade status)", healthy, all)}
+	if settings.Console == "" {
+		lines = append(lines, "  console   https://"+settings.PeopleListen)
+		if password != "" {
+			lines = append(lines, "  login     admin / "+password+"   (shown this once)")
+		} else {
+			lines = append(lines, "  login     admin, with the password shown at the first start")
+		}
+	} else {
+		lines = append(lines, "  console   "+settings.Console)
+	}
+	lines = append(lines,
+		"  audit     "+settings.AuditLog(),
+		"  try       palisade demo   (three harmless attacks in a container, from another terminal)",
+		"  stop      Ctrl-C", "")
+	t.note("%s", strings.Join(lines, "\n"))
+}

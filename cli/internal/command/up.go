@@ -1,0 +1,171 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/palisade-sec/palisade/cli/internal/node"
+	"github.com/palisade-sec/palisade/cli/internal/show"
+	"github.com/palisade-sec/palisade/cli/internal/supervise"
+	"github.com/palisade-sec/palisade/internal/daemon"
+	"github.com/palisade-sec/palisade/internal/telemetry"
+	"github.com/palisade-sec/palisade/internal/unixsock"
+)
+
+// readyTimeout is how long the processes may take to become healthy before up says which one is not.
+const readyTimeout = 20 * time.Second
+
+func newUp(opts *options) *cobra.Command {
+	settings := node.Settings{}
+	verbose := false
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start the node on this host and show findings as they come",
+		Long: `Starts every process under its own uid with its row of deploy/privileges.yaml and no other right, restarts one
+that dies, and prints findings until Ctrl-C, which stops everything and removes what up made.
+
+Before anything starts, every process checks its configuration and privileges; one complaint and nothing starts.`,
+		Example: `  palisade up                                   # node and console on this host
+  palisade up --ephemeral                       # the same, state thrown away at the end
+  palisade up --console console.example:8084    # node only`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			settings.Runtime = opts.run
+			settings.TraceEndpoint = os.Getenv(telemetry.EndpointVariable)
+			return up(cmd.Context(), settings, &terminal{
+				out: cmd.OutOrStdout(), print: opts.printer(cmd.OutOrStdout()),
+				notes: cmd.ErrOrStderr(), paint: painter(cmd.ErrOrStderr()), verbose: verbose,
+			}, opts)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&settings.Binaries, "bin", executableDirectory(), "directory with the palisade-* binaries")
+	flags.StringVar(&settings.State, "state", "/var/lib/palisade", "directory for what survives a restart")
+	flags.BoolVar(&settings.Ephemeral, "ephemeral", false, "keep state in a new directory and remove it at the end")
+	flags.StringVar(&settings.Name, "node-name", hostName(), "the node's name in its certificate")
+	flags.StringVar(&settings.Containerd, "containerd-socket", "/run/containerd/containerd.sock", "containerd's socket")
+	flags.StringVar(&settings.Console, "console", "", "deliver to the console at HOST:PORT instead of starting one")
+	flags.StringVar(&settings.NodesListen, "nodes-listen", "127.0.0.1:8084", "where the console listens for nodes")
+	flags.StringVar(&settings.PeopleListen, "people-listen", "127.0.0.1:8083", "where the console listens for people")
+	flags.StringSliceVar(&settings.Rules, "rules", nil, "more rule files or directories, in Falco's language")
+	flags.BoolVarP(&verbose, "verbose", "v", false, "show everything the processes log, not only warnings")
+	return cmd
+}
+
+func executableDirectory() string {
+	path, err := os.Executable()
+	if err != nil {
+		return "/usr/local/bin"
+	}
+	return filepath.Dir(path)
+}
+
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return "node"
+	}
+	return name
+}
+
+func up(ctx context.Context, settings node.Settings, term *terminal, opts *options) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("up starts processes under their own uids and needs root: try sudo palisade up")
+	}
+	if settings.Ephemeral {
+		if settings.State, err = os.MkdirTemp("", "palisade-state-"); err != nil {
+			return fmt.Errorf("make state directory: %w", err)
+		}
+	}
+	n, err := node.Prepare(settings)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	processes, err := n.Processes(term.processLine)
+	if err != nil {
+		return err
+	}
+	supervisor := supervise.New(processes, term.restarted)
+	if err := supervisor.Check(ctx, term.checked); err != nil {
+		return err
+	}
+	tasks := []daemon.Task{
+		{Name: "supervisor", Run: supervisor.Run},
+		{Name: "findings", Run: func(ctx context.Context) error { return showFindings(ctx, opts, term) }},
+		{Name: "readiness", Run: func(ctx context.Context) error { return announce(ctx, settings, term, opts) }},
+	}
+	if settings.TraceEndpoint != "" {
+		relay, err := traceRelay(n, settings, term.notes)
+		if err != nil {
+			return err
+		}
+		tasks = append(tasks, relay)
+	}
+	return daemon.RunAll(ctx, 2*readyTimeout, tasks...)
+}
+
+// traceRelay lets processes without a network deliver traces.
+func traceRelay(n *node.Node, settings node.Settings, notes io.Writer) (daemon.Task, error) {
+	relay, err := telemetry.NewRelay(settings.TraceEndpoint, slog.New(slog.NewTextHandler(notes, nil)))
+	if err != nil {
+		return daemon.Task{}, err
+	}
+	listener, err := unixsock.Listen(n.TraceSocket(), n.SocketGroup())
+	if err != nil {
+		return daemon.Task{}, err
+	}
+	return daemon.Task{Name: "traces", Run: func(ctx context.Context) error { return relay.Run(ctx, listener) }}, nil
+}
+
+func showFindings(ctx context.Context, opts *options, term *terminal) error {
+	conn, err := opts.dial("uplink")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return watch(ctx, conn, 0, term.print)
+}
+
+// announce waits until the processes are healthy, says so, and stays.
+func announce(ctx context.Context, settings node.Settings, term *terminal, opts *options) error {
+	names, err := processNames(nil)
+	if err != nil {
+		return err
+	}
+	if settings.Console != "" {
+		names = names[:len(names)-1] // the console is the table's last row
+	}
+	deadline := time.Now().Add(readyTimeout)
+	var waiting []show.Status
+	for {
+		waiting = waiting[:0]
+		for _, name := range names {
+			if status := opts.askStatus(ctx, name); !status.Healthy {
+				waiting = append(waiting, status)
+			}
+		}
+		if len(waiting) == 0 || time.Now().After(deadline) {
+			break
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for _, status := range waiting {
+		term.note("%s is not healthy: %v", status.Process, status.Warnings)
+	}
+	term.banner(settings, len(names)-len(waiting), len(names))
+	<-ctx.Done()
+	return ctx.Err()
+}

@@ -1,0 +1,185 @@
+// Package node lays out a Palisade node on a host: directories, configuration files, and the rows of the table of
+// privileges turned into processes to supervise.
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/palisade-sec/palisade/internal/privilege"
+)
+
+// Settings are what a person may choose about a node.
+type Settings struct {
+	// Binaries is the directory with palisade-<process>.
+	Binaries string
+	// Runtime is the directory of sockets and configuration; State holds what survives a restart.
+	Runtime string
+	State   string
+	// Ephemeral removes State at the end.
+	Ephemeral bool
+	// Name is the node's name in its certificate.
+	Name string
+	// Containerd is the runtime's socket.
+	Containerd string
+	// Console is the address of a console elsewhere; empty embeds one.
+	Console string
+	// NodesListen and PeopleListen are the embedded console's addresses.
+	NodesListen  string
+	PeopleListen string
+	// Rules are files and directories added to the built-in rules.
+	Rules []string
+	// TraceEndpoint is the OTLP endpoint; empty switches tracing off.
+	TraceEndpoint string
+}
+
+// Validate reports every fault, each starting with its flag.
+func (s Settings) Validate() error {
+	var errs []error
+	for _, path := range []struct{ flag, value string }{
+		{"--bin", s.Binaries}, {"--run", s.Runtime}, {"--state", s.State}, {"--containerd-socket", s.Containerd},
+	} {
+		if !filepath.IsAbs(path.value) {
+			errs = append(errs, fmt.Errorf("%s: %q is not an absolute path", path.flag, path.value))
+		}
+	}
+	addresses := []struct{ flag, value string }{{"--nodes-listen", s.NodesListen}, {"--people-listen", s.PeopleListen}}
+	if s.Console != "" {
+		addresses = []struct{ flag, value string }{{"--console", s.Console}}
+	}
+	for _, address := range addresses {
+		if _, err := portOf(address.value); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", address.flag, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func portOf(address string) (uint16, error) {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not HOST:PORT", address)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%q: port must be 1 to 65535", address)
+	}
+	return uint16(n), nil
+}
+
+// directory is one directory the node needs.
+type directory struct {
+	path     string
+	mode     os.FileMode
+	uid, gid int
+}
+
+func (s Settings) configDirectory() string        { return filepath.Join(s.Runtime, "config") }
+func (s Settings) enrollDirectory() string        { return filepath.Join(s.State, "enroll") }
+func (s Settings) stateDirectory(p string) string { return filepath.Join(s.State, p) }
+
+// Config is the configuration file of a process.
+func (s Settings) Config(process string) string {
+	return filepath.Join(s.configDirectory(), process+".yaml")
+}
+
+// directories are made in this order.
+func (s Settings) directories(table privilege.Table) ([]directory, error) {
+	group := int(table.SocketGroup)
+	dirs := []directory{
+		// Sticky: every process makes its socket here, none can remove or replace another's.
+		{path: s.Runtime, mode: os.ModeSticky | 0o770, gid: group},
+		{path: s.configDirectory(), mode: 0o750, gid: group},
+		{path: s.State, mode: 0o711},
+	}
+	for _, row := range table.Processes {
+		uid := int(row.UID)
+		dirs = append(dirs, directory{path: s.stateDirectory(row.Name), mode: 0o700, uid: uid, gid: uid})
+	}
+	console, err := table.Row("console")
+	if err != nil {
+		return nil, err
+	}
+	uplink, err := table.Row("uplink")
+	if err != nil {
+		return nil, err
+	}
+	// The console leaves the node's certificate here for the uplink: setgid hands the files to the uplink's group.
+	return append(dirs, directory{
+		path: s.enrollDirectory(), mode: os.ModeSetgid | 0o750, uid: int(console.UID), gid: int(uplink.UID),
+	}), nil
+}
+
+// refuseForeign keeps a mistyped --run or --state from being changed and emptied: a directory that holds anything but
+// Palisade's own names is somebody else's.
+func refuseForeign(flag, path string, own func(name string) bool) error {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	for _, entry := range entries {
+		if !own(entry.Name()) {
+			return fmt.Errorf("%s: %s holds %q, which is not Palisade's: choose a directory of its own", flag, path, entry.Name())
+		}
+	}
+	return nil
+}
+
+// ownRuntime reports whether a name in the run-time directory is ours.
+func ownRuntime(name string) bool {
+	return name == "config" || strings.HasPrefix(name, ".listen-") || filepath.Ext(name) == ".sock"
+}
+
+// ownState returns a function that reports whether a name in the state directory is ours.
+func ownState(table privilege.Table) func(string) bool {
+	return func(name string) bool {
+		_, err := table.Row(name)
+		return err == nil || name == "enroll"
+	}
+}
+
+// removeRuntime removes what is ours in the run-time directory, and the directory if nothing else is in it.
+func (s Settings) removeRuntime() error {
+	entries, err := os.ReadDir(s.Runtime)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	var errs []error
+	for _, entry := range entries {
+		if ownRuntime(entry.Name()) {
+			errs = append(errs, os.RemoveAll(filepath.Join(s.Runtime, entry.Name())))
+		}
+	}
+	return errors.Join(append(errs, os.Remove(s.Runtime))...)
+}
+
+func (d directory) make() error {
+	if err := os.MkdirAll(d.path, 0o700); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	info, err := os.Lstat(d.path)
+	if err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("make directory: %s is there and is no directory", d.path)
+	}
+	if err := os.Chown(d.path, d.uid, d.gid); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	if err := os.Chmod(d.path, d.mode); err != nil { // after chown, which clears setgid
+		return fmt.Errorf("make directory: %w", err)
+	}
+	return nil
+}
