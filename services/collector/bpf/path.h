@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Paths from the kernel's own dentries, up to the root of the mount namespace (not the process's
+ * root, which it may have moved). bpf_d_path() would do, but not in these hooks.
+ */
+#pragma once
+
+#include "event.h"
+#include "kernel.h"
+#include "ring.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+/* One step takes a component or crosses a mount: 2048 one-letter names make 4096 bytes. */
+#define PATH_STEPS 2048
+
+/* Puts "/name" before the path. Returns false if there is no room. */
+static __always_inline bool path_prepend(struct scratch *s, struct dentry *dentry)
+{
+	struct qstr name = {};
+	__u64 at = s->path_at, len;
+
+	bpf_core_read(&name, sizeof(name), &dentry->d_name);
+	len = name.len & 0xff; /* NAME_MAX is 255 */
+	if (len + 1 > at)
+		return false;
+	at -= len + 1;
+	s->path_at = at;
+	s->path[at & (PATH_MAX - 1)] = '/';
+	bpf_probe_read_kernel(&s->path[(at + 1) & (PATH_MAX - 1)], len, name.name);
+	return true;
+}
+
+/*
+ * Writes the path of (dentry, mnt) into s->path so that it starts at s->path_at and ends at PATH_MAX.
+ * Returns false if it did not fit; what is there is then the path's end. Global, so that the
+ * verifier walks the loop once a program and not once a call; path_at is in memory so that it does
+ * not track a range for it in every step (it gives up after a million instructions).
+ */
+__attribute__((noinline)) int path_walk(struct scratch *s, __u64 start, __u64 vfsmnt)
+{
+	struct dentry *dentry = (void *)start, *parent, *root;
+	struct mount *mnt = (void *)(vfsmnt - bpf_core_field_offset(struct mount, mnt)), *above;
+	int i;
+
+	if (!s)
+		return true;
+	s->path_at = PATH_MAX;
+	root = BPF_CORE_READ(mnt, mnt.mnt_root);
+	for (i = 0; i < PATH_STEPS; i++) {
+		if (dentry == root) {
+			above = BPF_CORE_READ(mnt, mnt_parent);
+			if (above == mnt || !above)
+				return true;
+			dentry = BPF_CORE_READ(mnt, mnt_mountpoint);
+			mnt = above;
+			root = BPF_CORE_READ(mnt, mnt.mnt_root);
+			continue;
+		}
+		parent = BPF_CORE_READ(dentry, d_parent);
+		if (!parent)
+			return true;
+		if (!path_prepend(s, dentry))
+			return false;
+		/* A root that is not its mount's: memfd and its like, or moved out of the mount. */
+		if (parent == dentry)
+			return true;
+		dentry = parent;
+	}
+	return false;
+}
+
+/* Copies the path to offset to of the record, which must be bounded; returns its length. */
+static __always_inline __u32 path_put(struct scratch *s, __u64 to, struct path *path, bool *whole)
+{
+	__u64 at, len;
+
+	*whole = path_walk(s, (__u64)path->dentry, (__u64)path->mnt);
+	at = s->path_at;
+	if (at >= PATH_MAX) { /* nothing walked: this is the root itself */
+		s->path[PATH_MAX - 1] = '/';
+		at = PATH_MAX - 1;
+	}
+	at &= PATH_MAX - 1;
+	len = PATH_MAX - at;
+	bpf_probe_read_kernel(&s->record[to], len, &s->path[at]);
+	return len;
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
+	"github.com/palisade-sec/palisade/internal/daemon"
+	"github.com/palisade-sec/palisade/internal/rpc"
+	"github.com/palisade-sec/palisade/internal/telemetry"
+	"github.com/palisade-sec/palisade/services/collector/internal/probe"
+	"github.com/palisade-sec/palisade/services/collector/internal/record"
+	"github.com/palisade-sec/palisade/services/collector/internal/ring"
+	"github.com/palisade-sec/palisade/services/collector/internal/snapshot"
+	"github.com/palisade-sec/palisade/services/collector/internal/stream"
+)
+
+// callers says who may call what. A method without a line is refused.
+func callers() rpc.Callers {
+	return rpc.Callers{
+		collectorv1.EventService_StreamEvents_FullMethodName: {"correlator"}, // sole consumer of events
+	}
+}
+
+// collector is the parts that run.
+type collector struct {
+	probes *probe.Set
+	ring   *ring.Reader
+	losses *ring.Losses
+	stream *stream.Stream
+	server *rpc.Server
+}
+
+// build wires the parts; nothing runs yet.
+func build(env daemon.Env, cfg settings, probes *probe.Set) (*collector, error) {
+	identity, err := identify()
+	if err != nil {
+		return nil, err
+	}
+	now := ring.Boottime()
+	decoder := record.NewDecoder(time.Now().Add(-time.Duration(now))) //nolint:gosec // 292 years
+	started := decoder.Stamp(&eventv1.Event{Kind: &eventv1.Event_Started{Started: &eventv1.Started{Tier: probe.Tier}}}, now)
+	existing := snapshot.Snapshot{Open: openTasks(probes), Decoder: decoder, Proc: "/proc"}
+	c := &collector{probes: probes, stream: stream.New(cfg.Stream, identity, started, existing.Processes)}
+	if c.ring, err = ring.NewReader(probes.Events(), decoder, c.stream.Publish); err != nil {
+		return nil, err
+	}
+	c.losses = ring.NewLosses(probes.Lost, decoder, c.stream.Publish)
+	metrics := telemetry.NewRegistry()
+	metrics.MustRegister(newMetrics(c))
+	c.server, err = rpc.NewServer(rpc.ServerConfig{
+		Process: env.Name,
+		Callers: callers(),
+		UIDs:    cfg.Sockets.UIDs,
+		Log:     env.Log,
+		Metrics: metrics,
+		Status:  func(context.Context) *processv1.GetStatusResponse { return c.Status() },
+	})
+	if err != nil {
+		return nil, errors.Join(err, c.ring.Close())
+	}
+	collectorv1.RegisterEventServiceServer(c.server, c.stream)
+	return c, nil
+}
+
+// openTasks makes a kernel without task iterator one without processes: the status says so.
+func openTasks(probes *probe.Set) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		walk, err := probes.Tasks()
+		if errors.Is(err, probe.ErrNoIterator) {
+			return io.NopCloser(eof{}), nil
+		}
+		return walk, err
+	}
+}
+
+type eof struct{}
+
+func (eof) Read([]byte) (int, error) { return 0, io.EOF }

@@ -1,0 +1,61 @@
+//go:build amd64
+
+package kerneltest
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// 32-bit programs number their system calls differently and connect through socketcall.
+func TestB12ThirtyTwoBitSystemCalls(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "compat32")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./testdata/compat32")
+	build.Env = append(os.Environ(), "GOARCH=386", "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v: %s", err, out)
+	}
+	w := watch(t)
+	path, inode := secret(t, t.TempDir())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	cmd := exec.CommandContext(t.Context(), program, path, l.Addr().String())
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, syscall.ENOEXEC) {
+		t.Skip("this kernel does not run 32-bit programs")
+	}
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	pid := uint32(cmd.Process.Pid)
+	if got := w.await(t, "32-bit open", isOpen(pid, inode)).GetFileOpen().GetFile().GetPath(); got != path {
+		t.Errorf("path = %q, want %q", got, path)
+	}
+	if got := endpoint(w.await(t, "32-bit connect", isConnect(pid)).GetConnect().GetRemote()); got != l.Addr().String() {
+		t.Errorf("remote = %s, want %s", got, l.Addr())
+	}
+}
+
+// rawOpen is the system call open itself: the C library and Go both call openat instead.
+func rawOpen(path string, flags int) (int, error) {
+	name, err := unix.BytePtrFromString(path)
+	if err != nil {
+		return -1, err
+	}
+	fd, _, errno := unix.Syscall(unix.SYS_OPEN, uintptr(unsafe.Pointer(name)), uintptr(flags), 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(fd), nil
+}

@@ -1,0 +1,73 @@
+package kerneltest
+
+import (
+	"flag"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/palisade-sec/palisade/services/collector/internal/record"
+)
+
+var captureTo = flag.String("capture", "", "write one record of each kind to this `directory`")
+
+// TestCapture refreshes the decoder's goldens:
+//
+//	go test ./internal/kerneltest -run TestCapture -capture ../record/testdata && go test ./internal/record -update
+func TestCapture(t *testing.T) {
+	if *captureTo == "" {
+		t.Skip("only with -capture")
+	}
+	w := load(t, 1<<20)
+	path, _ := secret(t, t.TempDir())
+	perform(t, "open", "openat", path)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	perform(t, "connect", "tcp", l.Addr().String())
+	if _, err := l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	ring, err := ringbuf.NewReader(w.set.Events())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ring.Close()
+	captured := map[record.Kind][]byte{}
+	for len(captured) < 6 {
+		ring.SetDeadline(time.Now().Add(patience))
+		r, err := ring.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		event, kind, err := decoder().Decode(r.RawSample)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Of opens only ours: a capture should be of something known.
+		if open := event.GetFileOpen(); open == nil || open.GetFile().GetPath() == path {
+			captured[kind] = r.RawSample
+		}
+	}
+	walk, err := w.set.Tasks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := io.ReadAll(walk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	captured[record.Existing] = all[:uint32(all[0])|uint32(all[1])<<8]
+	for kind, raw := range captured {
+		if err := os.WriteFile(filepath.Join(*captureTo, kind.Class()+".bin"), raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

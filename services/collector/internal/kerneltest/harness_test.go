@@ -1,0 +1,177 @@
+package kerneltest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/services/collector/internal/probe"
+	"github.com/palisade-sec/palisade/services/collector/internal/record"
+	"github.com/palisade-sec/palisade/services/collector/internal/ring"
+)
+
+// patience is how long an event may take on a loaded machine before the test gives up.
+const patience = 10 * time.Second
+
+// roleVariable makes the test binary play a role instead of testing.
+const roleVariable = "PALISADE_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		os.Exit(play(role))
+	}
+	os.Exit(m.Run())
+}
+
+// watcher keeps the events of a running set of probes.
+type watcher struct {
+	set    *probe.Set
+	reader *ring.Reader
+
+	mu      sync.Mutex
+	changed chan struct{}
+	events  []*eventv1.Event
+}
+
+// watch loads the probes and collects what they say until the test ends.
+func watch(t *testing.T) *watcher {
+	t.Helper()
+	w := load(t, 16<<20)
+	w.start(t)
+	return w
+}
+
+func load(t *testing.T, ringBytes uint32) *watcher {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs")
+	}
+	set, err := probe.Load(probe.Config{RingBytes: ringBytes})
+	if err != nil {
+		t.Fatalf("Load: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := set.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return &watcher{set: set, changed: make(chan struct{})}
+}
+
+func (w *watcher) start(t *testing.T) {
+	t.Helper()
+	reader, err := ring.NewReader(w.set.Events(), decoder(), w.publish)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.reader = reader
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- reader.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("ring: %v", err)
+		}
+		if malformed := reader.Counts().Malformed; malformed != 0 {
+			t.Errorf("%d malformed records, want none", malformed)
+		}
+	})
+}
+
+func decoder() record.Decoder {
+	return record.NewDecoder(time.Now().Add(-time.Duration(ring.Boottime())))
+}
+
+func (w *watcher) publish(_ context.Context, events []*eventv1.Event) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, events...)
+	close(w.changed)
+	w.changed = make(chan struct{})
+	return nil
+}
+
+// await returns the first event that matches, waiting for it.
+func (w *watcher) await(t *testing.T, what string, match func(*eventv1.Event) bool) *eventv1.Event {
+	t.Helper()
+	deadline := time.After(patience)
+	seen := 0
+	for {
+		w.mu.Lock()
+		events, changed := w.events, w.changed
+		w.mu.Unlock()
+		for _, event := range events[seen:] {
+			if match(event) {
+				return event
+			}
+		}
+		seen = len(events)
+		select {
+		case <-changed:
+		case <-deadline:
+			lost, err := w.set.Lost()
+			t.Fatalf("no event: %s, among %d (lost %v, %v)", what, seen, lost, err)
+		}
+	}
+}
+
+// count counts the events so far that match.
+func (w *watcher) count(match func(*eventv1.Event) bool) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, event := range w.events {
+		if match(event) {
+			n++
+		}
+	}
+	return n
+}
+
+// actor is a command that plays a role with arguments.
+func actor(t *testing.T, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	// Without the second one, a program built with -race sleeps for a second before it exits.
+	cmd.Env = append(os.Environ(), roleVariable+"="+role, "GORACE=atexit_sleep_ms=0")
+	return cmd
+}
+
+// perform runs an actor to its end, which must be good, and returns its pid and what it printed.
+func perform(t *testing.T, role string, args ...string) (pid uint32, output string) {
+	t.Helper()
+	cmd := actor(t, role, args...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("role %s: %v: %s", role, err, out)
+	}
+	return uint32(cmd.Process.Pid), strings.TrimSpace(string(out))
+}
+
+func isExec(pid uint32) func(*eventv1.Event) bool {
+	return func(e *eventv1.Event) bool { return e.GetExec() != nil && e.GetProcess().GetPid() == pid }
+}
+
+// isOpen matches an open of a file by its inode, whatever the path looks like.
+func isOpen(pid uint32, inode uint64) func(*eventv1.Event) bool {
+	return func(e *eventv1.Event) bool {
+		return e.GetFileOpen() != nil && e.GetProcess().GetPid() == pid && e.GetFileOpen().GetFile().GetInode() == inode
+	}
+}
+
+func fails(err error) int {
+	fmt.Println(err)
+	return 1
+}

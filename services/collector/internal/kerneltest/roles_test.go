@@ -1,0 +1,170 @@
+package kerneltest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/internal/privilege"
+	"github.com/palisade-sec/palisade/services/collector/internal/probe"
+	"github.com/palisade-sec/palisade/services/collector/internal/snapshot"
+)
+
+// play does what a role's name says with the command line's arguments and returns the exit code.
+func play(role string) int {
+	roles := map[string]func(args []string) error{
+		"nothing":      func([]string) error { return nil },
+		"wait":         waitForInput,
+		"open":         openWith,
+		"open-many":    openMany,
+		"connect":      connectTo,
+		"exec-memfd":   execMemfd,
+		"unprivileged": func([]string) error { return loadUnprivileged() },
+	}
+	if code, ok := strings.CutPrefix(role, "exit-"); ok {
+		n, _ := strconv.Atoi(code)
+		return n
+	}
+	act, ok := roles[role]
+	if !ok {
+		return fails(fmt.Errorf("no role %q", role))
+	}
+	runtime.LockOSThread()
+	if err := act(os.Args[1:]); err != nil {
+		return fails(err)
+	}
+	return 0
+}
+
+// waitForInput says that it runs and waits until standard input is closed.
+func waitForInput([]string) error {
+	fmt.Println("ready")
+	_, err := os.Stdin.Read(make([]byte, 1))
+	if err.Error() == "EOF" {
+		return nil
+	}
+	return err
+}
+
+// openWith opens args[1] by the system call args[0].
+func openWith(args []string) error {
+	path := args[1]
+	calls := map[string]func() (int, error){
+		"open": func() (int, error) { return rawOpen(path, unix.O_RDONLY) },
+		"openat": func() (int, error) {
+			return unix.Openat(unix.AT_FDCWD, path, unix.O_RDONLY, 0)
+		},
+		"openat2": func() (int, error) {
+			return unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_RDONLY})
+		},
+		"creat": func() (int, error) { return unix.Creat(path, 0o600) },
+		"handle": func() (int, error) {
+			handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, 0)
+			if err != nil {
+				return -1, err
+			}
+			mount, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+			if err != nil {
+				return -1, err
+			}
+			return unix.OpenByHandleAt(mount, handle, unix.O_RDONLY)
+		},
+	}
+	fd, err := calls[args[0]]()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", args[0], path, err)
+	}
+	return unix.Close(fd)
+}
+
+func openMany(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	for range n {
+		fd, err := unix.Open(args[1], unix.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		if err := unix.Close(fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connectTo connects a socket of type args[0] (tcp, udp) to the address args[1] and prints what came of it.
+func connectTo(args []string) error {
+	addr, err := net.ResolveTCPAddr("tcp", args[1])
+	if err != nil {
+		return err
+	}
+	kind := unix.SOCK_STREAM
+	if args[0] == "udp" {
+		kind = unix.SOCK_DGRAM
+	}
+	family, to := unix.AF_INET, unix.Sockaddr(nil)
+	if ip := addr.IP.To4(); ip != nil {
+		to = &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(ip)}
+	} else {
+		family, to = unix.AF_INET6, &unix.SockaddrInet6{Port: addr.Port, Addr: [16]byte(addr.IP)}
+	}
+	fd, err := unix.Socket(family, kind, 0)
+	if err != nil {
+		return err
+	}
+	err = unix.Connect(fd, to)
+	var errno syscall.Errno
+	if err != nil && !errors.As(err, &errno) {
+		return err
+	}
+	fmt.Println(int(errno))
+	return nil
+}
+
+// execMemfd becomes a program that lies in memory only: a copy of args[0].
+func execMemfd(args []string) error {
+	program, err := os.ReadFile(args[0])
+	if err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate("innocent", unix.MFD_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	if _, err := unix.Write(fd, program); err != nil {
+		return err
+	}
+	return unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), []string{"innocent"}, nil)
+}
+
+// loadUnprivileged is a collector as it is deployed: load, drop everything, go on working.
+func loadUnprivileged() error {
+	set, err := probe.Load(probe.Config{RingBytes: 1 << 20})
+	if err != nil {
+		return err
+	}
+	if err := privilege.DropAll(); err != nil {
+		return err
+	}
+	if _, err := set.Lost(); err != nil {
+		return err
+	}
+	existing, err := snapshot.Snapshot{Open: set.Tasks, Decoder: decoder(), Proc: "/proc"}.Processes(context.Background())
+	if err != nil {
+		return err
+	}
+	if len(existing) < 2 {
+		return fmt.Errorf("snapshot of %d processes", len(existing))
+	}
+	return set.Close()
+}

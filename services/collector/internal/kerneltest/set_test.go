@@ -1,0 +1,160 @@
+package kerneltest
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/services/collector/internal/record"
+	"github.com/palisade-sec/palisade/services/collector/internal/snapshot"
+)
+
+func TestSnapshotSeesAnOlderProcess(t *testing.T) {
+	cmd := actor(t, "wait", "some", "argument")
+	cmd.Dir = t.TempDir()
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = input.Close(); _ = cmd.Wait() }()
+	if _, err := bufio.NewReader(output).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	w := load(t, 1<<20)
+	events, err := snapshot.Snapshot{Open: w.set.Tasks, Decoder: decoder(), Proc: "/proc"}.Processes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, event := range events {
+		if event.GetProcess().GetPid() != uint32(cmd.Process.Pid) {
+			continue
+		}
+		got := event.GetExisting()
+		if want := cmd.Path + " some argument"; strings.Join(got.GetArgv(), " ") != want || got.GetArgvUnreadable() {
+			t.Errorf("argv = %q, want %q", got.GetArgv(), want)
+		}
+		if got.GetExe().GetPath() != cmd.Path || got.GetCwd() != cmd.Dir {
+			t.Errorf("exe, cwd = %q, %q, want %q, %q", got.GetExe().GetPath(), got.GetCwd(), cmd.Path, cmd.Dir)
+		}
+		if event.GetParent().GetPid() != uint32(os.Getpid()) {
+			t.Errorf("parent = %d, want %d", event.GetParent().GetPid(), os.Getpid())
+		}
+		return
+	}
+	t.Errorf("process %d is not among the %d of the snapshot", cmd.Process.Pid, len(events))
+}
+
+// Every operation is received or counted as lost, and never both.
+func TestB15CompletenessWithAKnownDenominator(t *testing.T) {
+	const opens = 20_000
+	for name, ringBytes := range map[string]uint32{"a ring that holds all": 16 << 20, "a ring that does not": 64 << 10} {
+		t.Run(name, func(t *testing.T) {
+			w := load(t, ringBytes)
+			path, inode := secret(t, t.TempDir())
+			before := otherOpens(t, w)
+			pid, _ := perform(t, "open-many", strconv.Itoa(opens), path) // nobody reads: what does not fit is lost
+			lost := otherOpens(t, w) - before
+			w.start(t)
+			received := 0
+			for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+				now := w.count(isOpen(pid, inode))
+				if now+int(lost) >= opens || now == received && now > 0 {
+					received = now
+					break
+				}
+				received = now
+				time.Sleep(50 * time.Millisecond)
+			}
+			// Others open files too, and theirs are lost with ours: count all that were written meanwhile.
+			if received+int(lost) < opens {
+				t.Errorf("received %d + lost %d < %d", received, lost, opens)
+			}
+			if ringBytes > 1<<20 && (received != opens || lost != 0) {
+				t.Errorf("received %d, lost %d, want %d and 0", received, lost, opens)
+			}
+			if ringBytes < 1<<20 && lost == 0 {
+				t.Error("nothing lost in a full ring")
+			}
+			t.Logf("received %d, lost %d", received, lost)
+		})
+	}
+}
+
+func otherOpens(t *testing.T, w *watcher) uint64 {
+	t.Helper()
+	lost, err := w.set.Lost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lost[record.FileOpen]
+}
+
+// The collector's row of the privilege table is enough, and nothing is needed after attaching.
+func TestRunsWithItsRowOfThePrivilegeTable(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: gives a child capabilities")
+	}
+	tests := []struct {
+		name    string
+		ambient []uintptr
+		want    string
+	}{
+		{name: "BPF and PERFMON", ambient: []uintptr{unix.CAP_BPF, unix.CAP_PERFMON}},
+		{name: "nothing", want: "missing capability CAP_BPF and CAP_PERFMON: start the collector through"},
+		{name: "only BPF", ambient: []uintptr{unix.CAP_BPF}, want: "missing capability CAP_PERFMON: start"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cmd := actor(t, "unprivileged")
+			cmd.Path = reachable(t, cmd.Path)
+			cmd.Dir = "/"
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 10001, Gid: 10001}, AmbientCaps: tt.ambient}
+			out, err := cmd.CombinedOutput()
+			if tt.want == "" && err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+			if !strings.Contains(string(out), tt.want) {
+				t.Errorf("output = %q, want %q in it", out, tt.want)
+			}
+			if lines := strings.Count(strings.TrimSpace(string(out)), "\n"); lines > 0 {
+				t.Errorf("output has %d lines, want one: %s", lines+1, out)
+			}
+		})
+	}
+}
+
+// reachable copies the test binary to where another uid may execute it.
+func reachable(t *testing.T, program string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "palisade-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // another uid must get in
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "collector.test")
+	if err := os.WriteFile(path, raw, 0o755); err != nil { //nolint:gosec // and execute this
+		t.Fatal(err)
+	}
+	return path
+}

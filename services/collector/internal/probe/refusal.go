@@ -1,0 +1,83 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrCapability means that the process may not use bpf().
+	ErrCapability = errors.New("missing capability")
+	// ErrRefused means that the kernel's verifier did not accept a program.
+	ErrRefused = errors.New("refused by the kernel's verifier")
+)
+
+// refused finds the hook whose program an error of cilium/ebpf is about; that package names it only in the text.
+func refused(err error) (Hook, bool) {
+	for _, hook := range hooks {
+		if strings.Contains(err.Error(), "program "+hook.Program+":") {
+			return hook, true
+		}
+	}
+	return Hook{Name: "maps"}, false
+}
+
+// explain makes one line of an error: what is missing, where, and what to do. cilium/ebpf answers a missing
+// capability with advice on MEMLOCK, and a refusal with the verifier's whole log.
+func explain(hook, release string, err error) error {
+	missing := missingCapabilities()
+	if errors.Is(err, unix.EPERM) && len(missing) > 0 {
+		return fmt.Errorf("%w %s: start the collector through `palisade up`, or give its binary "+
+			"cap_bpf,cap_perfmon+ep or its container BPF and PERFMON", ErrCapability, strings.Join(missing, " and "))
+	}
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("attach %s: kernel %s refuses this kind of program (a lockdown, an LSM or a seccomp "+
+			"profile that blocks bpf): %w", hook, release, unix.EPERM)
+	}
+	if refusal := (*ebpf.VerifierError)(nil); errors.As(err, &refusal) {
+		return fmt.Errorf("load %s: %w of Linux %s: %w: %s: report this with the kernel's version",
+			hook, ErrRefused, release, refusal.Cause, lastLine(refusal.Log))
+	}
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return fmt.Errorf("load %s: not supported by Linux %s, needs 5.12 or later: %w", hook, release, err)
+	}
+	return fmt.Errorf("load %s on Linux %s: %w", hook, release, err)
+}
+
+// lastLine is the verifier's last complaint, before its statistics.
+func lastLine(log []string) string {
+	for i := len(log) - 1; i >= 0; i-- {
+		if line := strings.TrimSpace(log[i]); line != "" && !strings.HasPrefix(line, "processed ") {
+			return line
+		}
+	}
+	return "no reason given"
+}
+
+// missingCapabilities names those of the needed capabilities that this thread does not have. CAP_SYS_ADMIN implies
+// them.
+func missingCapabilities() []string {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return nil
+	}
+	has := func(capability int) bool {
+		return data[capability/32].Effective&(1<<(capability%32)) != 0
+	}
+	if has(unix.CAP_SYS_ADMIN) {
+		return nil
+	}
+	var missing []string
+	if !has(unix.CAP_BPF) {
+		missing = append(missing, "CAP_BPF")
+	}
+	if !has(unix.CAP_PERFMON) {
+		missing = append(missing, "CAP_PERFMON")
+	}
+	return missing
+}

@@ -1,0 +1,162 @@
+package record
+
+import (
+	"encoding/binary"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+)
+
+// raw is a record of a kind and a size, with a header that says so, and 32-bit words set.
+func raw(kind Kind, size int, words map[int]uint32) []byte {
+	r := make([]byte, size)
+	if size >= headerSize {
+		binary.LittleEndian.PutUint32(r, uint32(size))
+		binary.LittleEndian.PutUint32(r[headerKind:], uint32(kind))
+	}
+	for at, word := range words {
+		binary.LittleEndian.PutUint32(r[at:], word)
+	}
+	return r
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	tests := []struct {
+		name string
+		raw  []byte
+		want error
+	}{
+		{name: "empty record", want: ErrShort},
+		{name: "header one byte short", raw: raw(Exec, headerSize-1, nil), want: ErrShort},
+		{name: "kind zero", raw: raw(0, headerSize, nil), want: ErrKind},
+		{name: "kind after the last", raw: raw(Kinds, headerSize, nil), want: ErrKind},
+		{name: "exec one byte short", raw: raw(Exec, execSize-1, nil), want: ErrShort},
+		{name: "existing one byte short", raw: raw(Existing, execSize-1, nil), want: ErrShort},
+		{name: "exec with a path that is not there", raw: raw(Exec, execSize, map[int]uint32{execFile + filePathLen: 1}), want: ErrShort},
+		{name: "exec with a directory that is not there", raw: raw(Exec, execSize+3, map[int]uint32{execCwdLen: 4}), want: ErrShort},
+		{name: "exec with arguments past the end", raw: raw(Exec, execSize+8, map[int]uint32{execCwdLen: 4, execArgvLen: 5}), want: ErrShort},
+		{name: "exec with a length of 4 GiB", raw: raw(Exec, execSize+8, map[int]uint32{execArgvLen: 1<<32 - 1}), want: ErrShort},
+		{name: "fork one byte short", raw: raw(Fork, forkSize-1, nil), want: ErrShort},
+		{name: "exit one byte short", raw: raw(Exit, exitSize-1, nil), want: ErrShort},
+		{name: "file open one byte short", raw: raw(FileOpen, fileOpenSize-1, nil), want: ErrShort},
+		{name: "file open with a path that is not there", raw: raw(FileOpen, fileOpenSize, map[int]uint32{fileOpenFile + filePathLen: 9}), want: ErrShort},
+		{name: "connect one byte short", raw: raw(Connect, socketSize-1, nil), want: ErrShort},
+		{name: "accept one byte short", raw: raw(Accept, socketSize-1, nil), want: ErrShort},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			event, _, err := Decoder{}.Decode(tt.raw)
+			if !errors.Is(err, tt.want) || event != nil {
+				t.Errorf("Decode(%d bytes) = %v, %v, want nil, %v", len(tt.raw), event, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestArgv(t *testing.T) {
+	tests := []struct {
+		name, raw string
+		want      []string
+	}{
+		{name: "none"},
+		{name: "one empty", raw: "\x00", want: []string{""}},
+		{name: "empty in the middle", raw: "a\x00\x00b\x00", want: []string{"a", "", "b"}},
+		{name: "cut in the last", raw: "a\x00bc", want: []string{"a", "bc"}},
+		{name: "not UTF-8", raw: "a\xffb\x00", want: []string{"a\uFFFDb"}},
+	}
+	for _, tt := range tests {
+		if got := Argv([]byte(tt.raw)); !cmp.Equal(got, tt.want) {
+			t.Errorf("%s: Argv(%q) = %q, want %q", tt.name, tt.raw, got, tt.want)
+		}
+	}
+}
+
+var update = flag.Bool("update", false, "rewrite the expected events of testdata from its records")
+
+// Each testdata/*.bin is a record as a real kernel wrote it (see kerneltest.TestCapture); the .json beside it is the event.
+func TestDecodeCaptures(t *testing.T) {
+	decoder := NewDecoder(time.Unix(1_700_000_000, 0))
+	captures, err := filepath.Glob("testdata/*.bin")
+	if err != nil || len(captures) < 6 {
+		t.Fatalf("captures = %d, %v, want one of each kind", len(captures), err)
+	}
+	for _, path := range captures {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			record, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, kind, err := decoder.Decode(record)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name := strings.TrimSuffix(filepath.Base(path), ".bin"); kind.Class() != name {
+				t.Errorf("kind = %s, want %s", kind.Class(), name)
+			}
+			golden := strings.TrimSuffix(path, ".bin") + ".json"
+			if *update {
+				if err := os.WriteFile(golden, []byte(protojson.MarshalOptions{Multiline: true}.Format(got)+"\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			text, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := &eventv1.Event{}
+			if err := protojson.Unmarshal(text, want); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+				t.Errorf("event differs (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	captures, err := filepath.Glob("testdata/*.bin")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, path := range captures {
+		record, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(record)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		event, _, err := Decoder{}.Decode(raw)
+		if (event == nil) == (err == nil) {
+			t.Errorf("Decode = %v, %v: want either an event or an error", event, err)
+		}
+		if _, err := proto.Marshal(event); event != nil && err != nil {
+			t.Errorf("event cannot be marshalled: %v", err)
+		}
+	})
+}
+
+func BenchmarkDecode(b *testing.B) {
+	record, err := os.ReadFile("testdata/file_open.bin")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := (Decoder{}).Decode(record); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

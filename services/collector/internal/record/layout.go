@@ -1,0 +1,65 @@
+package record
+
+// Offsets and sizes of the structs in bpf/event.h. A test compares each with what clang made of the C.
+const (
+	headerKind          = 4
+	headerBoottime      = 8
+	headerStart         = 16
+	headerParentStart   = 24
+	headerCgroup        = 32
+	headerCapabilities  = 40
+	headerTGID          = 48
+	headerTID           = 52
+	headerParentTGID    = 56
+	headerUID           = 60
+	headerGID           = 64
+	headerEffectiveUID  = 68
+	headerEffectiveGID  = 72
+	headerLoginUID      = 76
+	headerMountNS       = 80
+	headerPIDNS         = 84
+	headerNetNS         = 88
+	headerUserNS        = 92
+	headerComm          = 96
+	headerSize          = 112
+	commSize            = 16
+	fileInode           = 0
+	fileDevice          = 8
+	fileMode            = 12
+	fileFlags           = 16
+	filePathLen         = 20
+	fileSize            = 24
+	execFile            = headerSize
+	execTTY             = 136
+	execSession         = 140
+	execArgvBytes       = 144
+	execArgvLen         = 148
+	execCwdLen          = 152
+	execFlags           = 156
+	execSize            = 160
+	forkChildStart      = 112
+	forkChildCgroup     = 120
+	forkChildTGID       = 128
+	forkSize            = 136
+	exitWaitStatus      = 112
+	exitSize            = 120
+	fileOpenFile        = headerSize
+	fileOpenFlags       = 136
+	fileOpenSize        = 144
+	socketFamily        = 112
+	socketProtocol      = 114
+	socketLocalPort     = 116
+	socketRemotePort    = 118
+	socketLocal         = 120
+	socketRemote        = 136
+	socketResult        = 152
+	socketFlags         = 156
+	socketSize          = 160
+	fileUnlinked        = 1 << 0
+	fileMemfd           = 1 << 1
+	fileUpperLayer      = 1 << 2
+	filePathTruncated   = 1 << 3
+	execArgvTruncated   = 1 << 0
+	execArgvUnreadable  = 1 << 1
+	socketRemoteIsGiven = 1 << 0
+)

@@ -1,0 +1,89 @@
+package record
+
+import (
+	"testing"
+
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/cilium/ebpf"
+)
+
+// The C structs are the source of the layout; what clang made of them is in the object's type information.
+func TestLayoutIsTheCompilers(t *testing.T) {
+	for _, object := range []string{"../probe/collector_x86_bpfel.o", "../probe/collector_arm64_bpfel.o"} {
+		spec, err := ebpf.LoadCollectionSpec(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range layout() {
+			if got := offsetOf(t, spec.Types, tt.name, tt.field); got != tt.want {
+				t.Errorf("%s: %s.%s is at %d, decoder says %d", object, tt.name, tt.field, got, tt.want)
+			}
+		}
+		var kinds *btf.Enum
+		if err := spec.Types.TypeByName("record_kind", &kinds); err != nil {
+			t.Fatal(err)
+		}
+		for i, name := range []string{"RECORD_EXEC", "RECORD_FORK", "RECORD_EXIT", "RECORD_FILE_OPEN", "RECORD_CONNECT", "RECORD_ACCEPT", "RECORD_EXISTING", "RECORD_KINDS"} {
+			if got := kinds.Values[i]; got.Name != name || got.Value != uint64(i+1) {
+				t.Errorf("kind %d = %+v, want %s", i+1, got, name)
+			}
+		}
+		if Exec != 1 || Existing != 7 || Kinds != 8 {
+			t.Error("kinds differ from enum record_kind")
+		}
+	}
+}
+
+type member struct {
+	name, field string
+	want        int // offset, or size if field is empty
+}
+
+func layout() []member {
+	return []member{
+		{"record_header", "", headerSize}, {"record_header", "kind", headerKind},
+		{"record_header", "boottime_ns", headerBoottime}, {"record_header", "start_boottime_ns", headerStart},
+		{"record_header", "parent_start_boottime_ns", headerParentStart}, {"record_header", "cgroup_id", headerCgroup},
+		{"record_header", "effective_capabilities", headerCapabilities}, {"record_header", "tgid", headerTGID},
+		{"record_header", "tid", headerTID}, {"record_header", "parent_tgid", headerParentTGID},
+		{"record_header", "uid", headerUID}, {"record_header", "gid", headerGID},
+		{"record_header", "effective_uid", headerEffectiveUID}, {"record_header", "effective_gid", headerEffectiveGID},
+		{"record_header", "login_uid", headerLoginUID}, {"record_header", "mnt_ns", headerMountNS},
+		{"record_header", "pid_ns", headerPIDNS}, {"record_header", "net_ns", headerNetNS},
+		{"record_header", "user_ns", headerUserNS}, {"record_header", "comm", headerComm},
+		{"file_facts", "", fileSize}, {"file_facts", "inode", fileInode}, {"file_facts", "device", fileDevice},
+		{"file_facts", "mode", fileMode}, {"file_facts", "flags", fileFlags}, {"file_facts", "path_len", filePathLen},
+		{"exec_record", "", execSize}, {"exec_record", "exe", execFile}, {"exec_record", "tty", execTTY},
+		{"exec_record", "session", execSession}, {"exec_record", "argv_bytes", execArgvBytes},
+		{"exec_record", "argv_len", execArgvLen}, {"exec_record", "cwd_len", execCwdLen}, {"exec_record", "flags", execFlags},
+		{"fork_record", "", forkSize}, {"fork_record", "child_start_boottime_ns", forkChildStart},
+		{"fork_record", "child_cgroup_id", forkChildCgroup}, {"fork_record", "child_tgid", forkChildTGID},
+		{"exit_record", "", exitSize}, {"exit_record", "wait_status", exitWaitStatus},
+		{"file_open_record", "", fileOpenSize}, {"file_open_record", "file", fileOpenFile},
+		{"file_open_record", "open_flags", fileOpenFlags},
+		{"socket_record", "", socketSize}, {"socket_record", "family", socketFamily},
+		{"socket_record", "protocol", socketProtocol}, {"socket_record", "local_port", socketLocalPort},
+		{"socket_record", "remote_port", socketRemotePort}, {"socket_record", "local", socketLocal},
+		{"socket_record", "remote", socketRemote}, {"socket_record", "result", socketResult},
+		{"socket_record", "flags", socketFlags},
+	}
+}
+
+func offsetOf(t *testing.T, types *btf.Spec, name, field string) int {
+	t.Helper()
+	var s *btf.Struct
+	if err := types.TypeByName(name, &s); err != nil {
+		t.Fatal(err)
+	}
+	if field == "" {
+		return int(s.Size)
+	}
+	for _, m := range s.Members {
+		if m.Name == field {
+			return int(m.Offset.Bytes())
+		}
+	}
+	t.Fatalf("no %s in struct %s", field, name)
+	return 0
+}

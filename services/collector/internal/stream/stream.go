@@ -1,0 +1,201 @@
+// Package stream hands events to the one subscriber, at least once. In: batches from the ring, acknowledgements from
+// the subscriber. Out: EventService.StreamEvents. Unacknowledged batches are kept in bounded memory; when that is
+// full, or nobody subscribes, Publish blocks and so stops the reading of the ring.
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+)
+
+// Config of the stream.
+type Config struct {
+	// UnacknowledgedBatches are kept until the subscriber has acknowledged them, at most 512 events and
+	// about 256 KiB of records each.
+	UnacknowledgedBatches int `yaml:"unacknowledged_batches"`
+}
+
+// maxUnacknowledged bounds memory, to a gigabyte of records.
+const maxUnacknowledged = 4096
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	if c.UnacknowledgedBatches < 1 || c.UnacknowledgedBatches > maxUnacknowledged {
+		return fmt.Errorf("stream.unacknowledged_batches: %d is not between 1 and %d", c.UnacknowledgedBatches, maxUnacknowledged)
+	}
+	return nil
+}
+
+// Identity says which run of the collector the events come from.
+type Identity struct {
+	BootID   string
+	Instance string
+}
+
+// Snapshot lists the processes that exist now, as Event.existing.
+type Snapshot func(ctx context.Context) ([]*eventv1.Event, error)
+
+// Stream is safe for concurrent use.
+type Stream struct {
+	collectorv1.UnimplementedEventServiceServer
+
+	config   Config
+	identity Identity
+	snapshot Snapshot
+	tracer   trace.Tracer
+
+	mu         sync.Mutex
+	changed    chan struct{} // closed, and replaced, whenever one of the fields below changes
+	subscribed bool
+	sequence   uint64                              // of the last event
+	last       uint64                              // batch numbered last
+	kept       []*collectorv1.StreamEventsResponse // not acknowledged, in order
+}
+
+// New returns a stream whose first event is started.
+func New(cfg Config, identity Identity, started *eventv1.Event, snapshot Snapshot) *Stream {
+	s := &Stream{
+		config:   cfg,
+		identity: identity,
+		snapshot: snapshot,
+		tracer:   otel.Tracer("github.com/palisade-sec/palisade/services/collector"),
+		changed:  make(chan struct{}),
+	}
+	s.append([]*eventv1.Event{started}, "")
+	return s
+}
+
+// Publish numbers the events and keeps them as a batch. It blocks while nobody subscribes or too many batches are
+// unacknowledged, and returns an error only when ctx ends.
+func (s *Stream) Publish(ctx context.Context, events []*eventv1.Event) error {
+	ctx, span := s.tracer.Start(ctx, "collector.batch",
+		trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(attribute.Int("palisade.events", len(events))))
+	defer span.End()
+	for {
+		s.mu.Lock()
+		if s.subscribed && len(s.kept) < s.config.UnacknowledgedBatches {
+			s.append(events, traceparent(ctx))
+			s.mu.Unlock()
+			return nil
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// append makes the next batch. mu is held, or s is not shared yet.
+func (s *Stream) append(events []*eventv1.Event, parent string) {
+	for _, event := range events {
+		s.sequence++
+		event.Sequence = s.sequence
+	}
+	s.last++
+	s.kept = append(s.kept, &collectorv1.StreamEventsResponse{
+		BootId:      s.identity.BootID,
+		Instance:    s.identity.Instance,
+		Batch:       s.last,
+		Events:      events,
+		Traceparent: parent,
+	})
+	s.notify()
+}
+
+// notify wakes all who wait. mu is held.
+func (s *Stream) notify() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func traceparent(ctx context.Context) string {
+	if !trace.SpanContextFromContext(ctx).IsSampled() {
+		return ""
+	}
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier.Get("traceparent")
+}
+
+// ErrSubscribed means that there is a subscriber already.
+var ErrSubscribed = errors.New("the event stream has a subscriber")
+
+// ErrNotSent means that a batch was acknowledged that does not exist yet.
+var ErrNotSent = errors.New("acknowledged a batch that was never sent")
+
+// subscribe claims the stream; release gives it back.
+func (s *Stream) subscribe() (release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.subscribed {
+		return nil, ErrSubscribed
+	}
+	s.subscribed = true
+	s.notify()
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.subscribed = false
+		s.notify()
+	}, nil
+}
+
+// acknowledge forgets batches up to and including the given one.
+func (s *Stream) acknowledge(batch uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if batch > s.last {
+		return fmt.Errorf("batch %d after %d: %w", batch, s.last, ErrNotSent)
+	}
+	s.kept = slices.DeleteFunc(s.kept, func(kept *collectorv1.StreamEventsResponse) bool { return kept.GetBatch() <= batch })
+	s.notify()
+	return nil
+}
+
+// next waits for the first kept batch after the given one.
+func (s *Stream) next(ctx context.Context, after uint64) (*collectorv1.StreamEventsResponse, error) {
+	for {
+		s.mu.Lock()
+		i := slices.IndexFunc(s.kept, func(kept *collectorv1.StreamEventsResponse) bool { return kept.GetBatch() > after })
+		if i >= 0 {
+			batch := s.kept[i]
+			s.mu.Unlock()
+			return batch, nil
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// Status is what people are shown.
+type Status struct {
+	Subscribed     bool
+	Sequence       uint64
+	Unacknowledged int
+}
+
+// Status may be called at any time.
+func (s *Stream) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Status{Subscribed: s.subscribed, Sequence: s.sequence, Unacknowledged: len(s.kept)}
+}

@@ -1,0 +1,211 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+)
+
+func event(pid uint32) *eventv1.Event {
+	return &eventv1.Event{Process: &eventv1.ProcessKey{Pid: pid}, Kind: &eventv1.Event_Exit{Exit: &eventv1.Exit{}}}
+}
+
+// serve runs a stream over an in-memory connection. Its snapshot is one process, 1.
+func serve(t *testing.T, unacknowledged int) (*Stream, collectorv1.EventServiceClient) {
+	t.Helper()
+	started := &eventv1.Event{Kind: &eventv1.Event_Started{Started: &eventv1.Started{Tier: "tracepoint"}}}
+	s := New(Config{UnacknowledgedBatches: unacknowledged}, Identity{BootID: "boot", Instance: "run"}, started,
+		func(context.Context) ([]*eventv1.Event, error) {
+			return []*eventv1.Event{{Process: &eventv1.ProcessKey{Pid: 1}, Kind: &eventv1.Event_Existing{}}}, nil
+		})
+	s.tracer = trace.NewTracerProvider().Tracer("test")
+	server := grpc.NewServer()
+	collectorv1.RegisterEventServiceServer(server, s)
+	listener := bufconn.Listen(1 << 20)
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	conn, err := grpc.NewClient("passthrough:test", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return s, collectorv1.NewEventServiceClient(conn)
+}
+
+type subscription = grpc.BidiStreamingClient[collectorv1.StreamEventsRequest, collectorv1.StreamEventsResponse]
+
+func subscribe(t *testing.T, ctx context.Context, client collectorv1.EventServiceClient) subscription {
+	t.Helper()
+	sub, err := client.StreamEvents(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acknowledge(t, sub, 0)
+	return sub
+}
+
+func acknowledge(t *testing.T, sub subscription, batch uint64) {
+	t.Helper()
+	if err := sub.Send(&collectorv1.StreamEventsRequest{AcknowledgedBatch: batch}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// expect receives one batch and compares its number and its first event's place.
+func expect(t *testing.T, sub subscription, batch, sequence uint64) *collectorv1.StreamEventsResponse {
+	t.Helper()
+	got, err := sub.Recv()
+	if err != nil {
+		t.Fatalf("Recv: %v, want batch %d", err, batch)
+	}
+	if got.GetBatch() != batch || got.GetEvents()[0].GetSequence() != sequence {
+		t.Fatalf("batch %d starting with event %d, want %d starting with %d", got.GetBatch(), got.GetEvents()[0].GetSequence(), batch, sequence)
+	}
+	return got
+}
+
+func TestStreamOpensWithSnapshotThenStarted(t *testing.T) {
+	s, client := serve(t, 4)
+	sub := subscribe(t, t.Context(), client)
+	if got := expect(t, sub, 0, 0); got.GetEvents()[0].GetProcess().GetPid() != 1 || got.GetInstance() != "run" || got.GetBootId() != "boot" {
+		t.Errorf("snapshot = %v, want process 1 of run, boot", got)
+	}
+	if got := expect(t, sub, 1, 1); got.GetEvents()[0].GetStarted().GetTier() != "tracepoint" {
+		t.Errorf("first event = %v, want Started", got.GetEvents()[0])
+	}
+	if err := s.Publish(t.Context(), []*eventv1.Event{event(7), event(8)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := expect(t, sub, 2, 2); len(got.GetEvents()) != 2 || len(got.GetTraceparent()) != 55 {
+		t.Errorf("batch = %v, want two events and a trace parent", got)
+	}
+	if err := s.Publish(t.Context(), []*eventv1.Event{event(9)}); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, sub, 3, 4)
+}
+
+func TestUnacknowledgedBatchesComeAgain(t *testing.T) {
+	s, client := serve(t, 8)
+	ctx, leave := context.WithCancel(t.Context())
+	first := subscribe(t, ctx, client)
+	expect(t, first, 0, 0)
+	expect(t, first, 1, 1)
+	for pid := range uint32(3) {
+		if err := s.Publish(t.Context(), []*eventv1.Event{event(pid)}); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, first, uint64(pid)+2, uint64(pid)+2)
+	}
+	acknowledge(t, first, 2)
+	waitFor(t, s, func(now Status) bool { return now.Unacknowledged == 2 })
+	leave()
+	waitFor(t, s, func(now Status) bool { return !now.Subscribed })
+	second := subscribe(t, t.Context(), client)
+	expect(t, second, 0, 0)
+	expect(t, second, 3, 3)
+	expect(t, second, 4, 4)
+}
+
+// waitFor waits until the stream's status is as wanted.
+func waitFor(t *testing.T, s *Stream, want func(Status) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		changed := s.changed
+		s.mu.Unlock()
+		if want(s.Status()) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("status stays %+v", s.Status())
+		}
+	}
+}
+
+func TestPublishWaits(t *testing.T) {
+	s, client := serve(t, 2)
+	published := make(chan error, 2)
+	publish := func() { published <- s.Publish(t.Context(), []*eventv1.Event{event(1)}) }
+	go publish()
+	select {
+	case err := <-published:
+		t.Fatalf("Publish without subscriber = %v, want it to wait", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	sub := subscribe(t, t.Context(), client)
+	if err := <-published; err != nil {
+		t.Fatal(err)
+	}
+	go publish()
+	expect(t, sub, 0, 0)
+	expect(t, sub, 1, 1)
+	expect(t, sub, 2, 2)
+	select {
+	case err := <-published:
+		t.Fatalf("Publish into a full window = %v, want it to wait", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	acknowledge(t, sub, 1)
+	if err := <-published; err != nil {
+		t.Fatal(err)
+	}
+	expect(t, sub, 3, 3)
+}
+
+func TestPublishEndsWithItsContext(t *testing.T) {
+	s, _ := serve(t, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Publish(ctx, []*eventv1.Event{event(1)}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Publish = %v, want canceled", err)
+	}
+	if got := s.Status().Sequence; got != 1 {
+		t.Errorf("sequence = %d after a publish that failed, want 1", got)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	_, client := serve(t, 2)
+	sub := subscribe(t, t.Context(), client)
+	expect(t, sub, 0, 0)
+	second, err := client.StreamEvents(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Recv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("second subscriber got %v, want ResourceExhausted", err)
+	}
+	acknowledge(t, sub, 99)
+	for err == nil {
+		_, err = sub.Recv()
+	}
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("acknowledging what was never sent got %v, want InvalidArgument", err)
+	}
+}
+
+func TestConfigValidate(t *testing.T) {
+	for batches, ok := range map[int]bool{0: false, 1: true, 4096: true, 4097: false} {
+		if err := (Config{UnacknowledgedBatches: batches}).Validate(); (err == nil) != ok {
+			t.Errorf("Validate(%d) = %v, want ok %v", batches, err, ok)
+		}
+	}
+}

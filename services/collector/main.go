@@ -1,0 +1,121 @@
+// Command collector turns kernel activity into an event stream.
+//
+// # Privileges
+//
+// Runs as its own uid with CAP_BPF and CAP_PERFMON until the probes are attached, then with none. Opens no network
+// socket but the one traces are sent to if asked (OTEL_EXPORTER_OTLP_ENDPOINT), writes no file, starts no process.
+// Reads /sys/kernel/btf, /proc/<pid>/{cmdline,stat}. Trusts no input but its configuration and the kernel; its only
+// caller for events is the correlator.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/palisade-sec/palisade/internal/config"
+	"github.com/palisade-sec/palisade/internal/daemon"
+	"github.com/palisade-sec/palisade/internal/privilege"
+	"github.com/palisade-sec/palisade/internal/rpc"
+	"github.com/palisade-sec/palisade/internal/telemetry"
+	"github.com/palisade-sec/palisade/services/collector/internal/probe"
+	"github.com/palisade-sec/palisade/services/collector/internal/stream"
+)
+
+// grace is what the tasks get to stop in.
+const grace = 5 * time.Second
+
+func main() { daemon.Main("collector", run) }
+
+// settings are the configuration file's keys.
+type settings struct {
+	Sockets rpc.Sockets   `yaml:"sockets"`
+	Probes  probe.Config  `yaml:"probes"`
+	Stream  stream.Config `yaml:"stream"`
+}
+
+// Validate reports every fault.
+func (s settings) Validate() error {
+	return errors.Join(s.Sockets.Validate(), s.Probes.Validate(), s.Stream.Validate())
+}
+
+func defaults() (settings, error) {
+	sockets, err := rpc.DefaultSockets()
+	if err != nil {
+		return settings{}, err
+	}
+	return settings{
+		Sockets: sockets,
+		Probes:  probe.Config{RingBytes: 16 << 20},
+		Stream:  stream.Config{UnacknowledgedBatches: 64},
+	}, nil
+}
+
+func run(ctx context.Context, env daemon.Env) error {
+	base, err := defaults()
+	if err != nil {
+		return err
+	}
+	cfg, opts, err := config.Load(env.Args, base)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if opts.Check {
+		return check(env, cfg)
+	}
+	socket, err := cfg.Sockets.Listen(env.Name)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	probes, err := probe.Load(cfg.Probes)
+	if err != nil {
+		return err
+	}
+	defer probes.Close()
+	if err := privilege.DropAll(); err != nil { // links and maps stay valid
+		return err
+	}
+	stopTracing, err := telemetry.Start(ctx, env.Name)
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
+	c, err := build(env, cfg, probes)
+	if err != nil {
+		return err
+	}
+	env.Log.InfoContext(ctx, "Attached probes", "hook", strings.Join(probes.Attached(), " "), "tier", probe.Tier)
+	return daemon.RunAll(ctx, grace,
+		daemon.Task{Name: "ring", Run: c.ring.Run},
+		daemon.Task{Name: "losses", Run: c.losses.Run},
+		daemon.Task{Name: "rpc", Run: func(ctx context.Context) error { return c.server.Run(ctx, socket) }},
+	)
+}
+
+// check goes as far as a start does without serving.
+func check(env daemon.Env, cfg settings) error {
+	probes, err := probe.Load(cfg.Probes)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(env.Stdout, "configuration is valid; tier %s, attached %s\n", probe.Tier, strings.Join(probes.Attached(), " "))
+	return probes.Close()
+}
+
+// identify reads the boot's id and makes up this run's.
+func identify() (stream.Identity, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return stream.Identity{}, fmt.Errorf("read boot id: %w", err)
+	}
+	return stream.Identity{BootID: strings.TrimSpace(string(boot)), Instance: rand.Text()}, nil
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
+	"github.com/palisade-sec/palisade/services/collector/internal/probe"
+	"github.com/palisade-sec/palisade/services/collector/internal/record"
+)
+
+// Status is what `palisade status` shows of the collector.
+func (c *collector) Status() *processv1.GetStatusResponse {
+	status := &processv1.GetStatusResponse{Healthy: true}
+	warn := func(format string, args ...any) {
+		status.Healthy = false
+		status.Warnings = append(status.Warnings, fmt.Sprintf(format, args...))
+	}
+	fact := func(name, value string) {
+		status.Facts = append(status.Facts, &processv1.Fact{Name: name, Value: value})
+	}
+	fact("tier", probe.Tier)
+	fact("hooks", strings.Join(c.probes.Attached(), " "))
+	for _, hook := range c.probes.Missing() {
+		warn("hook %s refused by this kernel: %s", hook.Name, hook.Without)
+	}
+	queue := c.stream.Status()
+	if !queue.Subscribed {
+		warn("nobody reads the events: is the correlator running?")
+	}
+	fact("events", strconv.FormatUint(queue.Sequence, 10))
+	fact("unacknowledged batches", strconv.Itoa(queue.Unacknowledged))
+	counts := c.ring.Counts()
+	fact("records read", byClass(counts.ByKind))
+	lost, err := c.probes.Lost()
+	if err != nil {
+		warn("lost records cannot be counted: %v", err)
+	}
+	fact("records lost", byClass(lost))
+	fact("ring", fmt.Sprintf("%d KiB", c.probes.RingBytes()>>10))
+	if counts.Malformed > 0 {
+		warn("%d records could not be decoded: report this", counts.Malformed)
+	}
+	return status
+}
+
+// byClass lists counts in the order of the kinds, leaving out what user space never counts.
+func byClass(counts [record.Kinds]uint64) string {
+	var parts []string
+	for kind := record.Exec; kind <= record.Accept; kind++ {
+		parts = append(parts, fmt.Sprintf("%s=%d", kind.Class(), counts[kind]))
+	}
+	return strings.Join(parts, " ")
+}
+
+// metrics reads the collector's counters when asked for them.
+type metrics struct {
+	collector      *collector
+	read, lost     *prometheus.Desc
+	malformed      *prometheus.Desc
+	unacknowledged *prometheus.Desc
+}
+
+func newMetrics(c *collector) *metrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("palisade_collector_"+name, help, labels, nil)
+	}
+	return &metrics{
+		collector:      c,
+		read:           desc("records_read_total", "Records read from the ring.", "class"),
+		lost:           desc("records_lost_total", "Records the kernel could not write.", "class"),
+		malformed:      desc("records_malformed_total", "Records that could not be decoded."),
+		unacknowledged: desc("unacknowledged_batches", "Batches the subscriber has not acknowledged."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, out) }
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	counts := m.collector.ring.Counts()
+	lost, err := m.collector.probes.Lost()
+	for kind := record.Exec; kind <= record.Accept; kind++ {
+		out <- prometheus.MustNewConstMetric(m.read, prometheus.CounterValue, float64(counts.ByKind[kind]), kind.Class())
+		if err == nil {
+			out <- prometheus.MustNewConstMetric(m.lost, prometheus.CounterValue, float64(lost[kind]), kind.Class())
+		}
+	}
+	out <- prometheus.MustNewConstMetric(m.malformed, prometheus.CounterValue, float64(counts.Malformed))
+	out <- prometheus.MustNewConstMetric(m.unacknowledged, prometheus.GaugeValue, float64(m.collector.stream.Status().Unacknowledged))
+}
