@@ -16,8 +16,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 processes := collector console correlator enforcer gate uplink
 modules := api cli deploy internal loadtest $(addprefix services/,$(processes)) test
 binaries := bin/palisade $(addprefix bin/palisade-,$(processes))
-# Tools have modules of their own, pinned there; -modfile is refused in workspace mode.
-tool := GOWORK=off go tool -modfile=tools/go.mod
+# Tools are pinned in modules of their own, one for those that share dependencies; the workspace does not know them.
+build_tool = @mkdir -p bin/tools; cd tools$(1) && GOWORK=off go build -o $(CURDIR)/bin/tools/ $(2)
 
 .PHONY: help
 help: ## Show this list
@@ -40,6 +40,10 @@ build: ## Build every binary into bin/, static, without cgo
 		CGO_ENABLED=0 go build -trimpath -ldflags='$(ldflags)' -o bin/palisade-$$process ./services/$$process; done
 	@echo "build palisade"; CGO_ENABLED=0 go build -trimpath -ldflags='$(ldflags)' -o bin/palisade ./cli
 
+.PHONY: image
+image: build ## Write the container images' root file systems into bin/image, for deploy/Dockerfile
+	cd tools/rootfs && GOWORK=off go run . -bin $(CURDIR)/bin -out $(CURDIR)/bin/image
+
 .PHONY: setup
 setup: ## Install what the other targets need (Debian packages), if it is not there
 	@deploy/dev/setup.sh $(setup_commands)
@@ -51,18 +55,20 @@ vet: ## go vet over all modules
 .PHONY: lint
 lint: vet ## Formatting, buf, golangci-lint, and generated files are current
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); [ -z "$$unformatted" ] || { echo "not gofmt-ed: $$unformatted"; exit 1; }
-	$(tool) buf lint
-	$(tool) buf format --diff --exit-code
+	$(call build_tool,,github.com/bufbuild/buf/cmd/buf)
+	$(call build_tool,/lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+	bin/tools/buf lint
+	bin/tools/buf format --diff --exit-code
 	@for module in $(modules); do echo "golangci-lint $$module"; \
-		(cd $$module && GOWORK=off go tool -modfile=$(CURDIR)/tools/lint/go.mod golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+		(cd $$module && GOWORK=off $(CURDIR)/bin/tools/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: generate
 generate: ## Make the generated code again: protobuf and eBPF objects (installs clang)
 	@deploy/dev/setup.sh clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
-	mkdir -p bin/tools
-	GOWORK=off go build -modfile=tools/go.mod -o bin/tools google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
-	PATH=$(CURDIR)/bin/tools:$$PATH $(tool) buf generate
-	cd services/collector && go generate ./...
+	$(call build_tool,,github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go \
+		google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/cilium/ebpf/cmd/bpf2go)
+	PATH=$(CURDIR)/bin/tools:$$PATH buf generate
+	cd services/collector && PATH=$(CURDIR)/bin/tools:$$PATH go generate ./...
 
 .PHONY: check-generate
 check-generate: generate ## Fail if generated code is not what its sources say
@@ -70,6 +76,10 @@ check-generate: generate ## Fail if generated code is not what its sources say
 
 .PHONY: loadtest
 loadtest: setup build ## Start a node, load every unix-socket service with ghz, stop it
+	$(call build_tool,,github.com/bufbuild/buf/cmd/buf)
+	$(call build_tool,/ghz,github.com/bojand/ghz/cmd/ghz)
+	bin/tools/buf build -o bin/palisade.protoset
+	go build -o bin/tools/loadtest ./loadtest
 	@$(SUDO) deploy/dev/loadtest.sh
 
 .PHONY: bench

@@ -9,6 +9,8 @@ start_containerd() {
 		return
 	fi
 	containerd_home=$(mktemp -d /var/tmp/palisade-containerd-XXXXXX)
+	mkdir -p "${containerd_socket%/*}"
+	chmod 0711 "${containerd_socket%/*}" # as containerd makes it when its state is there too
 	cat >"$containerd_home/config.toml" <<-TOML
 		version = 2
 		root = "$containerd_home/root"

@@ -110,7 +110,8 @@ func (o *options) dial(process string) (*grpc.ClientConn, error) {
 // explain turns a call's error into one that says what to do next.
 func (o *options) explain(process string, err error) error {
 	if status.Code(err) == codes.Unavailable {
-		return fmt.Errorf("the %s does not answer on %s/%s.sock: is the node up? Start it with `palisade up`", process, o.run, process)
+		return fmt.Errorf("the %s does not answer on %s/%s.sock (%s): is the node up? Start it with `palisade up`",
+			process, o.run, process, status.Convert(err).Message())
 	}
 	return fmt.Errorf("ask %s: %w", process, err)
 }

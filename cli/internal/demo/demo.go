@@ -98,7 +98,8 @@ func (c *Container) start(ctx context.Context) error {
 	id := fmt.Sprintf("demo-%d", time.Now().UnixNano())
 	c.container, err = c.client.NewContainer(ctx, id,
 		client.WithNewSnapshot(id, image),
-		client.WithNewSpec(oci.WithImageConfig(image), oci.WithProcessArgs("/bin/sleep", "300"), withoutOOMScore),
+		client.WithNewSpec(oci.WithImageConfig(image), oci.WithProcessArgs("/bin/sleep", "300"), withoutOOMScore,
+			oci.WithCgroup("/"+Namespace+"-"+id)), // no parent of its own, which runC would leave behind
 	)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)

@@ -37,7 +37,8 @@ func restrictFiles(spec Spec) error {
 		landlock.ROFiles(plainFiles(spec.Files.Reads)...),
 		landlock.RODirs(directories(everywhere)...),
 		landlock.ROFiles(plainFiles(everywhere)...),
-		landlock.RWDirs(directories(spec.Files.Writes)...),
+		// WithRefer: a socket is made in a private directory and renamed out of it.
+		landlock.RWDirs(directories(spec.Files.Writes)...).WithRefer(),
 		landlock.RWFiles(plainFiles(spec.Files.Writes)...),
 	}
 	for _, port := range spec.Files.ConnectPorts {

@@ -24,25 +24,35 @@ type Status struct {
 
 // Statuses writes a block for each process.
 func Statuses(w io.Writer, statuses []Status, paint Painter) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, s := range statuses {
-		state := paint.paint(green, "healthy")
-		if !s.Healthy {
-			state = paint.paint(red, "NOT HEALTHY")
-		}
-		since := ""
-		if s.PID != 0 {
-			since = fmt.Sprintf("pid %d, up %v", s.PID, time.Since(s.Started).Round(time.Second))
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\n", paint.paint(bold, s.Process), state, since)
-		for _, name := range s.FactOrder {
-			fmt.Fprintf(table, "  %s\t%s\t\n", Safe(name), Safe(s.Facts[name]))
-		}
-		for _, warning := range s.Warnings {
-			fmt.Fprintf(table, "  %s\t\n", paint.paint(yellow, "! "+Safe(warning)))
+		if err := s.write(w, paint); err != nil {
+			return err
 		}
 	}
-	return table.Flush()
+	return nil
+}
+
+func (s Status) write(w io.Writer, paint Painter) error {
+	state := paint.Good("healthy")
+	if !s.Healthy {
+		state = paint.Bad("NOT HEALTHY")
+	}
+	line := fmt.Sprintf("%s  %s", paint.paint(bold, fmt.Sprintf("%-10s", s.Process)), state)
+	if s.PID != 0 {
+		line += paint.Quiet(fmt.Sprintf("  pid %d, up %v", s.PID, time.Since(s.Started).Round(time.Second)))
+	}
+	fmt.Fprintln(w, line)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, name := range s.FactOrder {
+		fmt.Fprintf(table, "  %s\t%s\n", Safe(name), Safe(s.Facts[name]))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, warning := range s.Warnings {
+		fmt.Fprintln(w, "  "+paint.paint(yellow, "! "+Safe(warning)))
+	}
+	return nil
 }
 
 // Rules writes a table of rules.

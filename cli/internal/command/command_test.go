@@ -1,0 +1,56 @@
+package command
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestExitCodes(t *testing.T) {
+	run := t.TempDir() // no node here
+	tests := []struct {
+		name string
+		args []string
+		want int
+		says string
+	}{
+		{"help", []string{"--help"}, 0, ""},
+		{"unknown flag", []string{"up", "--nonsense"}, 2, "see `palisade up --help`"},
+		{"unknown output", []string{"status", "-o", "xml"}, 2, `"xml" is not text or json`},
+		{"unknown process", []string{"status", "reactor"}, 2, `no process "reactor": there are [collector`},
+		{"stray argument", []string{"findings", "all"}, 2, `unexpected argument "all"`},
+		{"no node", []string{"findings", "--run", run}, 1, ""},
+		{"malformed launch spec", []string{"launch", "{"}, 1, "read launch spec"},
+		{"empty launch spec", []string{"launch", "{}"}, 1, "binary and groups are needed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			if got := Execute(tt.args, &stdout, &stderr); got != tt.want {
+				t.Errorf("palisade %v = exit code %d, want %d: %s", tt.args, got, tt.want, stderr.String())
+			}
+			if !strings.Contains(stderr.String(), tt.says) {
+				t.Errorf("palisade %v said %q, want %q in it", tt.args, stderr.String(), tt.says)
+			}
+		})
+	}
+}
+
+func TestEveryCommandHasAnExample(t *testing.T) {
+	for _, cmd := range newRoot().Commands() {
+		if !cmd.Hidden && cmd.Example == "" {
+			t.Errorf("palisade %s --help shows no example", cmd.Name())
+		}
+	}
+}
+
+func TestRecent(t *testing.T) {
+	r := newRecent(2)
+	got := []bool{r.add("a"), r.add("b"), r.add("a"), r.add("c"), r.add("a")}
+	want := []bool{true, true, false, true, true} // "a" was forgotten when "c" came
+	for i := range got {
+		if got[i] != want[i] {
+			t.Errorf("add number %d = %v, want %v", i, got[i], want[i])
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package containerdtest
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/palisade-sec/palisade/internal/ociimage"
+)
+
+// ImageName is the image that Image imports.
+const ImageName = "registry.example/palisade/busybox:1"
+
+// Image imports an image with a shell and the usual tools, and returns its digest as containerd tells it. It skips the
+// test if the machine has no static busybox.
+func (d *Daemon) Image(t *testing.T) (digest string) {
+	t.Helper()
+	files, err := ociimage.Busybox()
+	if errors.Is(err, ociimage.ErrNoBusybox) {
+		t.Skipf("%v: install Debian's package busybox-static", err)
+	}
+	if err != nil {
+		t.Fatalf("image: %v", err)
+	}
+	var archive bytes.Buffer
+	if err := ociimage.Write(&archive, ociimage.Config{Name: ImageName}, files); err != nil {
+		t.Fatalf("make an image: %v", err)
+	}
+	path := filepath.Join(d.directory, "image.tar")
+	if err := os.WriteFile(path, archive.Bytes(), 0o600); err != nil {
+		t.Fatalf("write the image: %v", err)
+	}
+	d.Ctr(t, "images", "import", "--snapshotter", "native", path)
+	for _, field := range strings.Fields(d.Ctr(t, "images", "list", "name=="+ImageName)) {
+		if strings.HasPrefix(field, "sha256:") {
+			return field
+		}
+	}
+	t.Fatalf("containerd has no image %s after the import", ImageName)
+	return ""
+}
+
+// Run starts a container from the image and returns when its process runs.
+func (d *Daemon) Run(t *testing.T, id string, args ...string) {
+	t.Helper()
+	d.RunWith(t, nil, id, args...)
+}
+
+// RunWith is Run with flags of `ctr run`.
+func (d *Daemon) RunWith(t *testing.T, flags []string, id string, args ...string) {
+	t.Helper()
+	// A cgroup at the top: runC removes it with the container, and would leave a parent behind.
+	words := append([]string{"run", "--detach", "--snapshotter", "native", "--cgroup", "/palisade-test-" + id}, flags...)
+	d.Ctr(t, append(append(words, ImageName, id), args...)...)
+}
+
+// PID is the container's first process, as the host sees it.
+func (d *Daemon) PID(t *testing.T, id string) int {
+	t.Helper()
+	for line := range strings.Lines(d.Ctr(t, "tasks", "list")) {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == id {
+			pid, err := strconv.Atoi(fields[1])
+			if err != nil {
+				t.Fatalf("pid of %s: %v", id, err)
+			}
+			return pid
+		}
+	}
+	t.Fatalf("containerd has no task %s", id)
+	return 0
+}
+
+// Remove kills a container and deletes it.
+func (d *Daemon) Remove(t *testing.T, id string) {
+	t.Helper()
+	d.Ctr(t, "tasks", "delete", "--force", id)
+	d.Ctr(t, "containers", "delete", id)
+}
+
+// unmount detaches what dead containers left mounted below the daemon's directory.
+func (d *Daemon) unmount() {
+	raw, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return
+	}
+	all := strings.Split(string(raw), "\n")
+	for i := len(all) - 1; i >= 0; i-- {
+		fields := strings.Fields(all[i])
+		if len(fields) > 1 && strings.HasPrefix(fields[1], d.directory+"/") {
+			_ = syscall.Unmount(fields[1], syscall.MNT_DETACH)
+		}
+	}
+}
