@@ -1,0 +1,224 @@
+// Package container asks containerd, through the gate, which containers run. Data in: containerd's lists and events;
+// data out: workload.Update. It is the only package of the correlator that knows containerd's API, and it can only
+// read: the gate forwards nothing else.
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+
+	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
+)
+
+// Config says how to ask.
+type Config struct {
+	// Timeout bounds one call.
+	Timeout time.Duration `yaml:"timeout"`
+	// Relist is how often everything is listed anew, whatever the events said.
+	Relist time.Duration `yaml:"relist"`
+	// AskInterval is the least time between two lists that were asked for.
+	AskInterval time.Duration `yaml:"ask_interval"`
+}
+
+// DefaultConfig asks at most 20 times a second.
+func DefaultConfig() Config {
+	return Config{Timeout: 5 * time.Second, Relist: 30 * time.Second, AskInterval: 50 * time.Millisecond}
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	var errs []error
+	for key, value := range map[string]time.Duration{
+		"gate.timeout": c.Timeout, "gate.relist": c.Relist, "gate.ask_interval": c.AskInterval,
+	} {
+		if value <= 0 {
+			errs = append(errs, fmt.Errorf("%s: %v is not positive", key, value))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Watcher follows one containerd.
+type Watcher struct {
+	cfg     Config
+	client  *client.Client
+	log     *slog.Logger
+	updates chan workload.Update
+	asked   chan struct{}
+	// known caches descriptions. A container's image and labels are read once, when it first appears: what its tag
+	// means later says nothing about it. Only Run's goroutine uses it.
+	known map[workload.Ref]known
+
+	mu  sync.Mutex
+	err error // why containerd is not followed, nil if it is; guarded by mu
+}
+
+// known is a description and when it was made.
+type known struct {
+	workload *findingv1.Workload
+	since    time.Time
+}
+
+// errNotYet is the state before the first answer.
+var errNotYet = errors.New("not connected yet")
+
+// New returns a watcher that speaks over a connection to the gate. It keeps the connection open.
+func New(cfg Config, conn *grpc.ClientConn, log *slog.Logger) (*Watcher, error) {
+	c, err := client.NewWithConn(conn)
+	if err != nil {
+		return nil, fmt.Errorf("containerd client: %w", err)
+	}
+	return &Watcher{
+		cfg: cfg, client: c, log: log, updates: make(chan workload.Update), asked: make(chan struct{}, 1),
+		known: map[workload.Ref]known{}, err: errNotYet,
+	}, nil
+}
+
+// Updates is where news arrives. It is never closed.
+func (w *Watcher) Updates() <-chan workload.Update { return w.updates }
+
+// Ask wants a list soon. It does not block; several asks before an answer are one.
+func (w *Watcher) Ask() {
+	select {
+	case w.asked <- struct{}{}:
+	default:
+	}
+}
+
+// Err is why containerd is not followed at the moment, nil if it is. Safe for concurrent use.
+func (w *Watcher) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+func (w *Watcher) setErr(ctx context.Context, err error) {
+	w.mu.Lock()
+	before := w.err
+	w.err = err
+	w.mu.Unlock()
+	switch {
+	case err != nil && before == nil:
+		w.log.WarnContext(ctx, "Lost the container runtime", "err", err)
+	case err == nil && before != nil:
+		w.log.InfoContext(ctx, "Follows the container runtime")
+	}
+}
+
+// send hands an update over, or gives up with ctx.
+func (w *Watcher) send(ctx context.Context, u workload.Update) error {
+	select {
+	case w.updates <- u:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// list asks for every task of every namespace and sends them. The list is complete only if every namespace answered.
+func (w *Watcher) list(ctx context.Context) error {
+	call, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
+	defer cancel()
+	names, err := w.client.NamespaceService().List(call)
+	if err != nil {
+		return fmt.Errorf("list namespaces: %w", err)
+	}
+	update := workload.Update{Complete: true}
+	for _, name := range names {
+		tasks, err := w.listNamespace(namespaces.WithNamespace(call, name), name)
+		if err != nil {
+			return fmt.Errorf("list namespace %s: %w", name, err)
+		}
+		update.Running = append(update.Running, tasks...)
+	}
+	w.forgetAllBut(update.Running)
+	return w.send(ctx, update)
+}
+
+// listNamespace is the running tasks of one namespace, described.
+func (w *Watcher) listNamespace(ctx context.Context, name string) ([]workload.Task, error) {
+	answer, err := w.client.TaskService().List(ctx, &tasksapi.ListTasksRequest{})
+	if err != nil {
+		return nil, err
+	}
+	var tasks []workload.Task
+	for _, t := range answer.GetTasks() {
+		// A stopped task's pid may be another process's by now.
+		if t.GetPid() == 0 || t.GetStatus() == tasktypes.Status_STOPPED {
+			continue
+		}
+		ref := workload.Ref{Namespace: name, ID: t.GetID()}
+		description, err := w.describe(ctx, ref, "")
+		if err != nil {
+			return nil, err
+		}
+		tasks = append(tasks, workload.Task{Ref: ref, PID: t.GetPid(), Workload: description})
+	}
+	return tasks, nil
+}
+
+// forgetAllBut drops descriptions of what does not run, except young ones: those may be about to start.
+func (w *Watcher) forgetAllBut(running []workload.Task) {
+	runs := make(map[workload.Ref]bool, len(running))
+	for _, t := range running {
+		runs[t.Ref] = true
+	}
+	for ref, k := range w.known {
+		if !runs[ref] && time.Since(k.since) > w.cfg.Relist {
+			delete(w.known, ref)
+		}
+	}
+}
+
+// describe is what containerd knows of a container. ctx carries the namespace. One that is gone already is described by
+// its id and by what the caller knows of its image, which may be nothing.
+func (w *Watcher) describe(ctx context.Context, ref workload.Ref, image string) (*findingv1.Workload, error) {
+	if k, ok := w.known[ref]; ok {
+		return k.workload, nil
+	}
+	description := &findingv1.Workload{
+		ContainerId: ref.ID, Image: image, Runtime: ref.Namespace, Metadata: findingv1.MetadataState_METADATA_STATE_KNOWN,
+	}
+	c, err := w.client.ContainerService().Get(ctx, ref.ID)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("get container: %w", err)
+	}
+	if err == nil {
+		description.Image = c.Image
+		description.Labels = c.Labels
+		description.ContainerName = c.Labels["io.kubernetes.container.name"]
+		description.PodName = c.Labels["io.kubernetes.pod.name"]
+		description.PodNamespace = c.Labels["io.kubernetes.pod.namespace"]
+	}
+	if description.Image == "" { // Docker's namespace has none
+		return w.remember(ref, description, err == nil), nil
+	}
+	found, imageErr := w.client.ImageService().Get(ctx, description.Image)
+	if imageErr != nil && !errdefs.IsNotFound(imageErr) {
+		return nil, fmt.Errorf("get image: %w", imageErr)
+	}
+	if imageErr == nil {
+		description.ImageDigest = found.Target.Digest.String()
+	}
+	return w.remember(ref, description, true), nil
+}
+
+// remember caches a description that is worth it.
+func (w *Watcher) remember(ref workload.Ref, description *findingv1.Workload, worth bool) *findingv1.Workload {
+	if worth {
+		w.known[ref] = known{workload: description, since: time.Now()}
+	}
+	return description
+}

@@ -1,0 +1,134 @@
+// Package field is the table of names that a rule's condition and output may use: for each name
+// its type and how to read it from the event, the process and the workload at hand. Data in: a
+// Context filled by the pipeline; data out: strings, numbers and addresses. It holds no state.
+package field
+
+import (
+	"slices"
+	"strings"
+
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+)
+
+// NoLogin is the audit login uid of a process that descends from no login.
+const NoLogin = ^uint32(0)
+
+// maxAncestors bounds a walk up the process tree, so that a tree damaged into a ring ends.
+const maxAncestors = 256
+
+// Key names one process for as long as the node runs.
+type Key struct {
+	// PID is the thread group id in the initial pid namespace.
+	PID uint32
+	// StartBoottimeNs is nanoseconds since boot, suspend included; zero if not known.
+	StartBoottimeNs uint64
+}
+
+// Process is what is known of a process at the moment of the event. The process tree fills it and
+// must not change it while a Match that can reach it runs.
+type Process struct {
+	Key Key
+	// Name is the file name of Exe, or comm where the exe is not known; see NameOf.
+	Name string
+	// Exe is the kernel's path of the executable.
+	Exe string
+	// Argv is the arguments as given, argv[0] first.
+	Argv []string
+	// Cwd is the working directory. Rules see it with a slash at its end, as Falco shows it; a
+	// value that already ends in one is used as it is, without a copy.
+	Cwd string
+	// UID, EUID, GID and LoginUID are read where the event has no credentials of its own.
+	UID, EUID, GID, LoginUID uint32
+	// TTY is the controlling terminal's device number, zero if there is none.
+	TTY uint32
+	// Session is the session leader's pid.
+	Session uint32
+
+	// ExeUpperLayer: the executable was written after the image was made.
+	ExeUpperLayer bool
+	// ExeMemfd: the executable never had a name in a file system.
+	ExeMemfd bool
+	// ExeUnlinked: the executable's last name is gone.
+	ExeUnlinked bool
+
+	// Parent is nil at the oldest known ancestor.
+	Parent *Process
+}
+
+// multicall are programs that are many: which one runs is decided by the name they are called by.
+var multicall = [...]string{"busybox", "toybox", "coreutils"}
+
+// NameOf is the Process.Name for an executable's path, a comm and arguments: the last element of
+// the path, without the " (deleted)" that the kernel puts behind it. A program such as busybox gets
+// the name of the applet it runs. That comes from argv, but not as a mere claim: called by another
+// name, busybox would be that other program.
+func NameOf(exe, comm string, argv []string) string {
+	name := baseName(strings.TrimSuffix(exe, " (deleted)"))
+	if name == "" {
+		return comm
+	}
+	if !slices.Contains(multicall[:], name) {
+		return name
+	}
+	for _, arg := range argv[:min(len(argv), 2)] {
+		if applet := baseName(strings.TrimPrefix(arg, "-")); applet != "" && applet != name {
+			return applet
+		}
+	}
+	return name
+}
+
+func baseName(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
+
+// ancestor is the n-th one up, 0 being the process itself. Nil if there is none.
+func (p *Process) ancestor(n int) *Process {
+	if n > maxAncestors {
+		return nil
+	}
+	for ; n > 0 && p != nil; n-- {
+		p = p.Parent
+	}
+	return p
+}
+
+// args is argv without argv[0].
+func (p *Process) args() []string {
+	if len(p.Argv) < 2 {
+		return nil
+	}
+	return p.Argv[1:]
+}
+
+// Context is what a condition and an output see. One goroutine at a time may use it; it caches
+// composed values for the Event it holds, so change Event, Process and Workload together, and use
+// a new Event for each fact.
+type Context struct {
+	Event *eventv1.Event
+	// Process is nil if the tree knows nothing of it, not even from the event.
+	Process *Process
+	// Workload is nil if nobody has said whose cgroup this is.
+	Workload *findingv1.Workload
+
+	cache cache
+}
+
+// cache keeps the values that must be put together from parts, for the event they belong to.
+type cache struct {
+	event    *eventv1.Event
+	cmdline  [2]string // of the process and of its parent
+	connName string
+	flags    string
+	caps     string
+}
+
+// cached is the cache, emptied first if it is of another event.
+func (c *Context) cached() *cache {
+	if c.cache.event != c.Event {
+		c.cache = cache{event: c.Event}
+	}
+	return &c.cache
+}
+
+// parent is the process's parent, nil if not known.
+func (c *Context) parent() *Process { return c.Process.ancestor(1) }

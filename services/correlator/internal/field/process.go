@@ -1,0 +1,223 @@
+package field
+
+import "strings"
+
+// processFields are proc.*: the acting process and those it descends from.
+var processFields = map[string]Field{
+	"proc.name":               {Doc: "file name of the executable", Type: Name, Str: self(name)},
+	"proc.exe":                {Doc: "argv[0]: what the caller says it runs", Str: self(firstArg)},
+	"proc.exepath":            {Doc: "the kernel's path of the executable", Str: self(exePath)},
+	"proc.cmdline":            {Doc: "name and arguments, separated by spaces", Str: func(c *Context) (string, bool) { return cmdline(c, 0) }},
+	"proc.args":               {Doc: "arguments after argv[0], separated by spaces", Str: func(c *Context) (string, bool) { return arguments(c, 0) }},
+	"proc.cmdnargs":           {Doc: "number of arguments after argv[0]", Type: Number, Num: argCount},
+	"proc.cwd":                {Doc: "working directory, with a slash at its end", Str: workDir},
+	"proc.pid":                {Doc: "process id in the initial pid namespace", Type: Number, Num: processID},
+	"proc.ppid":               {Doc: "parent's process id", Type: Number, Num: parentID},
+	"proc.pname":              {Doc: "proc.name of the parent", Type: Name, Str: above(1, name)},
+	"proc.pexe":               {Doc: "proc.exe of the parent", Str: above(1, firstArg)},
+	"proc.pexepath":           {Doc: "proc.exepath of the parent", Str: above(1, exePath)},
+	"proc.pcmdline":           {Doc: "proc.cmdline of the parent", Str: func(c *Context) (string, bool) { return cmdline(c, 1) }},
+	"proc.aname":              {Doc: "proc.name of any ancestor, or of the n-th", Type: Name, arg: optionalIndex, strAt: nth(name), AnyStr: anyAncestor(name)},
+	"proc.aexe":               {Doc: "proc.exe of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(firstArg), AnyStr: anyAncestor(firstArg)},
+	"proc.aexepath":           {Doc: "proc.exepath of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(exePath), AnyStr: anyAncestor(exePath)},
+	"proc.apid":               {Doc: "process id of any ancestor, or of the n-th", Type: Number, arg: optionalIndex, numAt: nthID, AnyNum: anyAncestorID},
+	"proc.tty":                {Doc: "controlling terminal, 0 if none", Type: Number, Num: terminal},
+	"proc.sid":                {Doc: "process id of the session's leader", Type: Number, Num: sessionID},
+	"proc.sname":              {Doc: "name of the session's leader", Type: Name, Str: sessionStr(name)},
+	"proc.sexepath":           {Doc: "executable of the session's leader", Str: sessionStr(exePath)},
+	"proc.loginuid":           {Doc: "audit login user id, -1 if never set", Type: Number, Num: loginID},
+	"proc.duration":           {Doc: "nanoseconds since the process started", Type: Number, Num: func(c *Context) (int64, bool) { return age(c, c.Process) }},
+	"proc.ppid.duration":      {Doc: "nanoseconds since the parent started", Type: Number, Num: func(c *Context) (int64, bool) { return age(c, c.parent()) }},
+	"proc.is_exe_upper_layer": {Doc: "the executable was written after the image was made", Type: Bool, Num: property(func(p *Process) bool { return p.ExeUpperLayer })},
+	"proc.is_exe_from_memfd":  {Doc: "the executable exists in memory only", Type: Bool, Num: property(func(p *Process) bool { return p.ExeMemfd })},
+	"proc.is_exe_unlinked":    {Doc: "the executable's file is deleted (ours, not Falco's)", Type: Bool, Num: property(func(p *Process) bool { return p.ExeUnlinked })},
+}
+
+func name(p *Process) string    { return p.Name }
+func exePath(p *Process) string { return p.Exe }
+
+// firstArg falls back to the executable where the arguments are not known.
+func firstArg(p *Process) string {
+	if len(p.Argv) == 0 {
+		return p.Exe
+	}
+	return p.Argv[0]
+}
+
+// self reads a string of the acting process; missing if empty.
+func self(get func(*Process) string) func(*Context) (string, bool) { return above(0, get) }
+
+// above reads a string of the n-th ancestor.
+func above(n int, get func(*Process) string) func(*Context) (string, bool) {
+	return func(c *Context) (string, bool) {
+		p := c.Process.ancestor(n)
+		if p == nil {
+			return "", false
+		}
+		return text(get(p))
+	}
+}
+
+// nth reads a string of the n-th ancestor, where n is the field's argument.
+func nth(get func(*Process) string) func(*Context, int) (string, bool) {
+	return func(c *Context, n int) (string, bool) {
+		p := c.Process.ancestor(n)
+		if p == nil {
+			return "", false
+		}
+		return text(get(p))
+	}
+}
+
+// anyAncestor asks every ancestor, the parent first; the process itself is not one.
+func anyAncestor(get func(*Process) string) func(*Context, func(string) bool) bool {
+	return func(c *Context, match func(string) bool) bool {
+		p := c.parent()
+		for n := 0; p != nil && n < maxAncestors; n++ {
+			if s := get(p); s != "" && match(s) {
+				return true
+			}
+			p = p.Parent
+		}
+		return false
+	}
+}
+
+func nthID(c *Context, n int) (int64, bool) {
+	p := c.Process.ancestor(n)
+	if p == nil {
+		return 0, false
+	}
+	return int64(p.Key.PID), true
+}
+
+func anyAncestorID(c *Context, match func(int64) bool) bool {
+	p := c.parent()
+	for n := 0; p != nil && n < maxAncestors; n++ {
+		if match(int64(p.Key.PID)) {
+			return true
+		}
+		p = p.Parent
+	}
+	return false
+}
+
+func processID(c *Context) (int64, bool) {
+	if c.Process != nil {
+		return int64(c.Process.Key.PID), true
+	}
+	pid := c.Event.GetProcess().GetPid()
+	return int64(pid), pid != 0
+}
+
+func parentID(c *Context) (int64, bool) {
+	if p := c.parent(); p != nil {
+		return int64(p.Key.PID), true
+	}
+	pid := c.Event.GetParent().GetPid()
+	return int64(pid), pid != 0
+}
+
+// cmdline is put together once for an event, of the process (n = 0) or of its parent (n = 1). It
+// begins with the name and not with argv[0], as Falco's does: argv[0] is the caller's choice.
+func cmdline(c *Context, n int) (string, bool) {
+	p := c.Process.ancestor(n)
+	if p == nil || p.Name == "" {
+		return "", false
+	}
+	args := p.args()
+	if len(args) == 0 {
+		return p.Name, true
+	}
+	cache := c.cached()
+	if cache.cmdline[n] == "" {
+		cache.cmdline[n] = p.Name + " " + strings.Join(args, " ")
+	}
+	return cache.cmdline[n], true
+}
+
+// arguments is the tail of cmdline; present and empty if there are none.
+func arguments(c *Context, n int) (string, bool) {
+	p := c.Process.ancestor(n)
+	if p == nil {
+		return "", false
+	}
+	args := p.args()
+	switch {
+	case len(args) == 0:
+		return "", true
+	case len(args) == 1:
+		return args[0], true
+	case p.Name == "":
+		return strings.Join(args, " "), true
+	}
+	line, _ := cmdline(c, n)
+	return line[len(p.Name)+1:], true
+}
+
+func argCount(c *Context) (int64, bool) {
+	if c.Process == nil {
+		return 0, false
+	}
+	return int64(len(c.Process.args())), true
+}
+
+func workDir(c *Context) (string, bool) {
+	if c.Process == nil || c.Process.Cwd == "" {
+		return "", false
+	}
+	if strings.HasSuffix(c.Process.Cwd, "/") {
+		return c.Process.Cwd, true
+	}
+	return c.Process.Cwd + "/", true
+}
+
+func terminal(c *Context) (int64, bool) {
+	if c.Process == nil {
+		return 0, false
+	}
+	return int64(c.Process.TTY), true
+}
+
+func sessionID(c *Context) (int64, bool) {
+	if c.Process == nil {
+		return 0, false
+	}
+	return int64(c.Process.Session), true
+}
+
+// sessionStr reads a string of the session's leader, if it is the process or an ancestor.
+func sessionStr(get func(*Process) string) func(*Context) (string, bool) {
+	return func(c *Context) (string, bool) {
+		if c.Process == nil {
+			return "", false
+		}
+		p := c.Process
+		for n := 0; p != nil && n < maxAncestors; n++ {
+			if p.Key.PID == c.Process.Session {
+				return text(get(p))
+			}
+			p = p.Parent
+		}
+		return "", false
+	}
+}
+
+// age is how long the process had lived when the event happened.
+func age(c *Context, p *Process) (int64, bool) {
+	now := c.Event.GetBoottimeNs()
+	if p == nil || p.Key.StartBoottimeNs == 0 || now < p.Key.StartBoottimeNs {
+		return 0, false
+	}
+	return int64(now - p.Key.StartBoottimeNs), true
+}
+
+// property reads a yes-or-no of the acting process.
+func property(get func(*Process) bool) func(*Context) (int64, bool) {
+	return func(c *Context) (int64, bool) {
+		if c.Process == nil {
+			return 0, false
+		}
+		return flag(get(c.Process))
+	}
+}

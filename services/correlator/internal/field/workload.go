@@ -1,0 +1,109 @@
+package field
+
+import (
+	"strings"
+
+	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+)
+
+// Answers of container.id that are no id.
+const (
+	// Host is the workload that is no container.
+	Host = "host"
+	// Pending is a process whose cgroup nobody has claimed yet. It differs from Host, so a rule
+	// that asks for a container sees it: what acts before its metadata comes is not let off.
+	Pending = "pending"
+)
+
+// shortID is how much of a container id Falco shows.
+const shortID = 12
+
+// workloadFields are container.* and k8s.*: whose process it is.
+var workloadFields = map[string]Field{
+	"container.id":               {Doc: "first 12 characters of the container's id, host, or pending", Str: containerID},
+	"container.full_id":          {Doc: "the container's id, host, or pending", Str: containerFullID},
+	"container.name":             {Doc: "container's name, host for the host", Str: containerName},
+	"container.image":            {Doc: "image reference as the runtime keeps it", Str: workloadStr((*findingv1.Workload).GetImage)},
+	"container.image.repository": {Doc: "image reference without tag and digest", Str: imagePart(repository)},
+	"container.image.tag":        {Doc: "tag of the image reference", Str: imagePart(tag)},
+	"container.image.digest":     {Doc: "digest of the image", Str: workloadStr((*findingv1.Workload).GetImageDigest)},
+	"container.type":             {Doc: "runtime that keeps the container, host for the host", Str: containerType},
+	"container.info":             {Doc: "container's id, name and image, for outputs", Str: containerInfo},
+	"k8s.pod.name":               {Doc: "pod's name", Str: workloadStr((*findingv1.Workload).GetPodName)},
+	"k8s.ns.name":                {Doc: "pod's namespace", Str: workloadStr((*findingv1.Workload).GetPodNamespace)},
+}
+
+// containerFullID answers for every event, so that `container.id != host` is never undecided.
+func containerFullID(c *Context) (string, bool) {
+	switch id := c.Workload.GetContainerId(); {
+	case id != "":
+		return id, true
+	case isHost(c.Workload):
+		return Host, true
+	}
+	return Pending, true
+}
+
+func containerID(c *Context) (string, bool) {
+	id, _ := containerFullID(c)
+	return id[:min(len(id), shortID)], true
+}
+
+// isHost says whether the workload is known to be no container.
+func isHost(w *findingv1.Workload) bool {
+	return w != nil && w.GetContainerId() == "" && w.GetMetadata() != findingv1.MetadataState_METADATA_STATE_PENDING
+}
+
+// workloadStr reads a string of the workload; missing if empty.
+func workloadStr(get func(*findingv1.Workload) string) func(*Context) (string, bool) {
+	return func(c *Context) (string, bool) { return text(get(c.Workload)) }
+}
+
+func containerName(c *Context) (string, bool) {
+	if isHost(c.Workload) {
+		return Host, true
+	}
+	return text(c.Workload.GetContainerName())
+}
+
+func containerType(c *Context) (string, bool) {
+	if isHost(c.Workload) {
+		return Host, true
+	}
+	return text(c.Workload.GetRuntime())
+}
+
+// imagePart reads a part of the image reference; missing if empty.
+func imagePart(part func(string) string) func(*Context) (string, bool) {
+	return func(c *Context) (string, bool) { return text(part(c.Workload.GetImage())) }
+}
+
+// repository cuts digest and tag off. A colon before the last slash is a registry's port.
+func repository(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+	if colon := strings.LastIndexByte(image, ':'); colon > strings.LastIndexByte(image, '/') {
+		return image[:colon]
+	}
+	return image
+}
+
+func tag(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+	return strings.TrimPrefix(image[len(repository(image)):], ":")
+}
+
+// containerInfo is for people, so it allocates; no condition should use it.
+func containerInfo(c *Context) (string, bool) {
+	id, _ := containerID(c)
+	info := "container_id=" + id
+	if name, ok := containerName(c); ok {
+		info += " container_name=" + name
+	}
+	if image := c.Workload.GetImage(); image != "" {
+		info += " image=" + image
+	}
+	if pod := c.Workload.GetPodName(); pod != "" {
+		info += " k8s_pod=" + c.Workload.GetPodNamespace() + "/" + pod
+	}
+	return info, true
+}

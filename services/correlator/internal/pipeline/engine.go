@@ -1,0 +1,247 @@
+// Package pipeline turns events into findings. Data in: batches from the collector and news from the container runtime;
+// data out: findings with their context, to delivery. One goroutine owns the process tree and the workload index, so
+// neither has a lock, and an event costs a few look-ups.
+//
+// An event whose cgroup nobody has claimed yet waits, in order within its cgroup, for at most a second, while the
+// runtime is asked. Then it goes on with its metadata marked as pending. A batch is released when the last of its
+// events has gone on and the uplink has every finding that came of it.
+package pipeline
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+	"github.com/palisade-sec/palisade/services/correlator/internal/process"
+	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
+	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
+	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
+)
+
+// Sink takes findings. *delivery.Delivery is one.
+type Sink interface {
+	Put(ctx context.Context, item delivery.Item) error
+}
+
+// Runtime tells which containers run. *container.Watcher is one.
+type Runtime interface {
+	Updates() <-chan workload.Update
+	// Ask wants news soon and does not block.
+	Ask()
+}
+
+// Deps are the parts an engine works with.
+type Deps struct {
+	Rules   *rule.Set
+	Batches <-chan *subscription.Batch
+	Runtime Runtime
+	Sink    Sink
+	Log     *slog.Logger
+	Metrics *prometheus.Registry
+}
+
+// Engine is the pipeline. Its Run is one goroutine; only Facts and Matches may be called beside it.
+type Engine struct {
+	cfg     Config
+	deps    Deps
+	tree    *process.Tree
+	index   *workload.Index
+	held    *holds
+	matches *Matches
+	metrics *metrics
+	tracer  trace.Tracer
+
+	stream stream
+	now    func() time.Time
+	// judged and yield are here, and not made for each event, so that one that matches nothing allocates nothing.
+	judged judged
+	yield  func(*rule.Rule)
+}
+
+// subject is an event with what must be known to judge it later: the program its process ran then, and where.
+type subject struct {
+	event *eventv1.Event
+	image *field.Process
+	entry *process.Entry
+	place workload.Place
+	batch *subscription.Batch
+	span  trace.SpanContext
+}
+
+// judged is the subject that the rules are run over.
+type judged struct {
+	subject
+	context field.Context
+	found   []*rule.Rule
+}
+
+// New returns an engine that has seen nothing.
+func New(cfg Config, deps Deps) (*Engine, error) {
+	m, err := newMetrics(deps.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		cfg: cfg, deps: deps, tree: process.New(cfg.Processes.KeepExited), held: newHolds(cfg.Hold.Events),
+		matches: newMatches(deps.Rules), metrics: m, now: time.Now,
+		tracer: otel.Tracer("github.com/palisade-sec/palisade/services/correlator"),
+	}
+	e.index = workload.NewIndex(workload.Config{
+		Grace: cfg.Workloads.Grace, Now: func() time.Time { return e.now() },
+		Refused: func(ref workload.Ref, reason workload.Reason) {
+			m.refusals.WithLabelValues(string(reason)).Inc()
+			deps.Log.Debug("Refused to bind a container", "container_id", ref.ID, "reason", string(reason))
+		},
+	}, e.tree)
+	e.yield = func(r *rule.Rule) { e.judged.found = append(e.judged.found, r) }
+	return e, nil
+}
+
+// Run works until ctx ends. Everything it waits for ends with ctx.
+func (e *Engine) Run(ctx context.Context) error {
+	timer := time.NewTimer(sweepEvery)
+	defer timer.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case batch := <-e.deps.Batches:
+			err = e.batch(ctx, batch)
+		case update := <-e.deps.Runtime.Updates():
+			if e.index.Apply(update) {
+				err = e.retry(ctx)
+			}
+		case <-timer.C:
+			e.index.Sweep()
+		}
+		if err == nil {
+			err = e.expire(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		timer.Reset(e.held.next(e.now(), sweepEvery))
+		e.metrics.observe(e)
+	}
+}
+
+// sweepEvery is how often what has expired is forgotten while nothing else happens.
+const sweepEvery = time.Second
+
+// batch takes in one batch of events.
+func (e *Engine) batch(ctx context.Context, b *subscription.Batch) error {
+	parent := propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": b.GetTraceparent()})
+	ctx, span := e.tracer.Start(parent, "correlate batch", trace.WithAttributes(
+		attribute.Int("events", len(b.GetEvents())), attribute.Int64("batch", int64(b.GetBatch())))) //nolint:gosec // a counter
+	defer span.End()
+	e.metrics.batches.Inc()
+	if b.Opens {
+		e.tree.BeginSnapshot()
+	}
+	if b.GetBatch() != 0 {
+		e.tree.EndSnapshot()
+	}
+	for _, event := range b.GetEvents() {
+		e.metrics.event(event)
+		if err := e.event(ctx, subject{event: event, batch: b, span: span.SpanContext()}); err != nil {
+			return err // the batch is not released: it must come again
+		}
+	}
+	b.Release()
+	return nil
+}
+
+// event learns from one event and judges it, now or later.
+func (e *Engine) event(ctx context.Context, s subject) error {
+	if err := e.aboutCollector(ctx, s); err != nil {
+		return err
+	}
+	entry := e.tree.Apply(s.event)
+	if entry == nil {
+		return nil // Loss, Started: no process's
+	}
+	s.entry, s.image = entry, process.Whole(entry.Image, s.event)
+	s.place = workload.Place{CgroupID: s.event.GetCgroupId(), MntNS: entry.MntNS, PIDNS: entry.PIDNS}
+	if e.index.Observe(entry) {
+		if err := e.retry(ctx); err != nil {
+			return err
+		}
+	}
+	if !e.held.waits(s.place.CgroupID) {
+		if done, err := e.judge(ctx, s); done || err != nil {
+			return err
+		}
+	}
+	return e.hold(ctx, s)
+}
+
+// hold lets an event wait for its workload.
+func (e *Engine) hold(ctx context.Context, s subject) error {
+	for e.held.full() {
+		if err := e.release(ctx, e.held.oldest(), releaseFull); err != nil {
+			return err
+		}
+		if !e.held.waits(s.place.CgroupID) {
+			if done, err := e.judge(ctx, s); done || err != nil {
+				return err
+			}
+		}
+	}
+	s.batch.Keep()
+	if e.held.add(s, e.now().Add(e.cfg.Hold.For)) {
+		e.deps.Runtime.Ask()
+	}
+	return nil
+}
+
+// retry judges what waits, after a cgroup was bound. The binding may be of an ancestor, so every queue is tried.
+func (e *Engine) retry(ctx context.Context) error {
+	for _, q := range e.held.all() {
+		for len(q.subjects) > 0 {
+			done, err := e.judge(ctx, q.subjects[0])
+			if err != nil {
+				return err
+			}
+			if !done {
+				break
+			}
+			e.metrics.released.WithLabelValues(releaseBound).Inc()
+			e.held.take(q).batch.Release()
+		}
+	}
+	return nil
+}
+
+// expire lets go of what has waited long enough.
+func (e *Engine) expire(ctx context.Context) error {
+	for q := e.held.oldest(); q != nil && !q.deadline.After(e.now()); q = e.held.oldest() {
+		if err := e.release(ctx, q, releaseExpired); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// release gives up on a queue's cgroup: its events go on as they are.
+func (e *Engine) release(ctx context.Context, q *waiting, why string) error {
+	e.index.GiveUp(q.cgroupID)
+	for len(q.subjects) > 0 {
+		s := e.held.take(q)
+		e.metrics.released.WithLabelValues(why).Inc()
+		if _, err := e.judge(ctx, s); err != nil {
+			return err
+		}
+		s.batch.Release()
+	}
+	return nil
+}

@@ -1,0 +1,81 @@
+package pipeline
+
+import (
+	"slices"
+	"time"
+)
+
+// Why an event waits no longer.
+const (
+	releaseBound   = "bound"   // its container is known
+	releaseExpired = "expired" // nobody claimed its cgroup in time
+	releaseFull    = "full"    // too many wait
+)
+
+// waiting is the events of one cgroup, in order.
+type waiting struct {
+	cgroupID uint64
+	deadline time.Time
+	subjects []subject
+}
+
+// holds is all that waits. Queues are in order of their deadlines: each has the same time from its first event.
+type holds struct {
+	limit  int
+	count  int
+	byID   map[uint64]*waiting
+	queues []*waiting
+}
+
+func newHolds(limit int) *holds { return &holds{limit: limit, byID: map[uint64]*waiting{}} }
+
+// waits says whether a cgroup's events wait, so that a later one must queue up behind them.
+func (h *holds) waits(cgroupID uint64) bool { return len(h.byID) > 0 && h.byID[cgroupID] != nil }
+
+func (h *holds) full() bool { return h.count >= h.limit }
+
+// oldest is the queue whose deadline is next, nil if nothing waits.
+func (h *holds) oldest() *waiting {
+	if len(h.queues) == 0 {
+		return nil
+	}
+	return h.queues[0]
+}
+
+// all is a copy of the list of queues, which may be emptied on the way.
+func (h *holds) all() []*waiting { return slices.Clone(h.queues) }
+
+// add queues an event up. It returns true if it is the first of its cgroup.
+func (h *holds) add(s subject, deadline time.Time) bool {
+	h.count++
+	q := h.byID[s.place.CgroupID]
+	first := q == nil
+	if first {
+		q = &waiting{cgroupID: s.place.CgroupID, deadline: deadline}
+		h.byID[q.cgroupID] = q
+		h.queues = append(h.queues, q)
+	}
+	q.subjects = append(q.subjects, s)
+	return first
+}
+
+// take removes a queue's first event, and the queue with its last.
+func (h *holds) take(q *waiting) subject {
+	s := q.subjects[0]
+	q.subjects[0] = subject{}
+	q.subjects = q.subjects[1:]
+	h.count--
+	if len(q.subjects) == 0 {
+		delete(h.byID, q.cgroupID)
+		h.queues = slices.DeleteFunc(h.queues, func(other *waiting) bool { return other == q })
+	}
+	return s
+}
+
+// next is how long until a deadline, at most limit.
+func (h *holds) next(now time.Time, limit time.Duration) time.Duration {
+	if q := h.oldest(); q != nil {
+		return max(0, min(limit, q.deadline.Sub(now)))
+	}
+	return limit
+}

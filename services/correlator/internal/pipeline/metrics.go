@@ -1,0 +1,98 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
+)
+
+// metrics of the pipeline. The gauges are copies for other goroutines, renewed after each step.
+type metrics struct {
+	events   [field.NumKinds + 1]prometheus.Counter
+	total    atomic.Uint64
+	batches  prometheus.Counter
+	findings *prometheus.CounterVec
+	released *prometheus.CounterVec
+	refusals *prometheus.CounterVec
+	lost     *prometheus.CounterVec
+
+	held, workloads, unbound, processes, exited atomic.Int64
+}
+
+func newMetrics(registry *prometheus.Registry) (*metrics, error) {
+	m := &metrics{
+		batches:  prometheus.NewCounter(prometheus.CounterOpts{Name: "palisade_correlator_batches_total", Help: "Batches of events taken in."}),
+		findings: vector("palisade_correlator_findings_total", "Events that matched a rule.", "priority"),
+		released: vector("palisade_correlator_held_released_total", "Events that waited for their container, by why they went on.", "reason"),
+		refusals: vector("palisade_correlator_bindings_refused_total", "Containers whose cgroup was not believed.", "reason"),
+		lost:     vector("palisade_correlator_lost_total", "Records the kernel could not write, as the collector reports.", "class"),
+	}
+	events := vector("palisade_correlator_events_total", "Events taken in.", "kind")
+	for i := range m.events {
+		name := "own"
+		if i < field.NumKinds {
+			name = field.Kinds(1 << i).String()
+		}
+		m.events[i] = events.WithLabelValues(name)
+	}
+	for _, reason := range workload.Reasons {
+		m.refusals.WithLabelValues(string(reason))
+	}
+	collected := []prometheus.Collector{
+		m.batches, m.findings, m.released, m.refusals, m.lost, events,
+		gauge("palisade_correlator_held_events", "Events that wait for their container.", &m.held),
+		gauge("palisade_correlator_workloads", "Containers bound to a cgroup.", &m.workloads),
+		gauge("palisade_correlator_unbound_workloads", "Containers whose cgroup is not known.", &m.unbound),
+		gauge("palisade_correlator_processes", "Processes remembered.", &m.processes),
+	}
+	var errs []error
+	for _, c := range collected {
+		errs = append(errs, registry.Register(c))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return m, nil
+}
+
+func vector(name, help, label string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+}
+
+func gauge(name, help string, value *atomic.Int64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value.Load()) })
+}
+
+// event counts one.
+func (m *metrics) event(e *eventv1.Event) {
+	m.total.Add(1)
+	i := field.KindOf(e).Index()
+	if i < 0 {
+		i = field.NumKinds
+	}
+	m.events[i].Inc()
+}
+
+// observe copies what the engine's goroutine knows.
+func (m *metrics) observe(e *Engine) {
+	m.held.Store(int64(e.held.count))
+	bound, unbound := e.index.Len()
+	m.workloads.Store(int64(bound))
+	m.unbound.Store(int64(unbound))
+	all, exited := e.tree.Len()
+	m.processes.Store(int64(all))
+	m.exited.Store(int64(exited))
+}
+
+// priorityLabel is "warning" for PRIORITY_WARNING.
+func priorityLabel(p findingv1.Priority) string {
+	return strings.ToLower(strings.TrimPrefix(p.String(), "PRIORITY_"))
+}

@@ -1,0 +1,139 @@
+package process
+
+import (
+	"strings"
+
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+)
+
+// Key names one process for as long as the node runs: a pid alone is reused.
+type Key = field.Key
+
+// KeyOf is the key in an event, zero if it has none.
+func KeyOf(k *eventv1.ProcessKey) Key {
+	return Key{PID: k.GetPid(), StartBoottimeNs: k.GetStartBoottimeNs()}
+}
+
+// Entry is what the tree knows of one process. It belongs to the tree: read it only until the next Apply.
+type Entry struct {
+	Key Key
+	// Image is the program the process runs now. It is never changed once it is complete: the next exec puts another
+	// one in its place. So an event that waits, and a child that was forked earlier, keep the one they saw, and a
+	// parent that replaces its program after the fork does not rewrite what led to the child.
+	Image *field.Process
+	// CgroupID, MntNS and PIDNS are as of the process's last own event; Placed says that there was one.
+	CgroupID uint64
+	MntNS    uint32
+	PIDNS    uint32
+	Placed   bool
+	// Home is the cgroup id of the container the process belongs to, zero if none is known. A child has its
+	// parent's. The workload index sets it.
+	Home uint64
+	// Searched is the workload index's mark: at which of its generations no ancestor had a home.
+	Searched uint64
+
+	// firstChild is the earliest start of a child that links to Image, zero if there is none.
+	firstChild uint64
+
+	known bool // its image came from an exec, an existing process, or a fork
+	state state
+	depth int // images above this one
+	place int // in the queue of the exited
+}
+
+// state is where a process is in its life.
+type state uint8
+
+const (
+	alive state = iota
+	// presumed is dead because a snapshot or a successor with its pid says so; an event of its own revives it.
+	presumed
+	exited
+)
+
+const (
+	// maxArgvBytes is what is kept of a process's arguments beyond the exec itself, which carries them whole.
+	maxArgvBytes = 4096
+	// maxDepth bounds a chain of images: a chain that gets there is cut to its nearest keepDepth. Processes that fork
+	// and exit in turn would else grow it for ever.
+	maxDepth  = 64
+	keepDepth = 32
+)
+
+// keepArgv is the first maxArgvBytes of argv, whole arguments, and one cut argument at the end.
+func keepArgv(argv []string) []string {
+	left := maxArgvBytes
+	for i, arg := range argv {
+		if len(arg) >= left {
+			kept := append([]string(nil), argv[:i]...)
+			return append(kept, strings.Clone(strings.ToValidUTF8(arg[:left], "")))
+		}
+		left -= len(arg) + 1
+	}
+	return argv
+}
+
+// Whole is the image as the event shows it: for an exec whose arguments are longer than what is kept, a copy with all
+// of them. A payload behind the first 4 KiB is seen when it is started.
+func Whole(image *field.Process, e *eventv1.Event) *field.Process {
+	argv := e.GetExec().GetArgv()
+	if len(argv) == 0 {
+		argv = e.GetExisting().GetArgv()
+	}
+	last := len(argv) - 1
+	if last < 0 || (len(image.Argv) == len(argv) && len(image.Argv[last]) == len(argv[last])) {
+		return image
+	}
+	whole := *image
+	whole.Argv = argv
+	return &whole
+}
+
+// withSlash is a directory with a slash at its end, as the rules compare it.
+func withSlash(directory string) string {
+	if directory == "" || strings.HasSuffix(directory, "/") {
+		return directory
+	}
+	return directory + "/"
+}
+
+// fill writes the program of an exec, or of an existing process, into an image that nobody has seen complete.
+func fill(image *field.Process, e *eventv1.Event, x *eventv1.Exec) {
+	exe := x.GetExe()
+	image.Name = field.NameOf(exe.GetPath(), e.GetComm(), x.GetArgv())
+	image.Exe = exe.GetPath()
+	image.Argv = keepArgv(x.GetArgv())
+	image.Cwd = withSlash(x.GetCwd())
+	image.TTY = x.GetTty()
+	image.Session = x.GetSession()
+	image.ExeUpperLayer = exe.GetUpperLayer()
+	image.ExeMemfd = exe.GetMemfd()
+	image.ExeUnlinked = exe.GetUnlinked()
+	credentials(image, e)
+}
+
+func credentials(image *field.Process, e *eventv1.Event) {
+	c := e.GetCredentials()
+	if c == nil {
+		image.LoginUID = field.NoLogin
+		return
+	}
+	image.UID, image.EUID, image.GID, image.LoginUID = c.GetUid(), c.GetEffectiveUid(), c.GetGid(), c.GetLoginUid()
+}
+
+// cut is a copy of the chain's nearest keepDepth images; the rest is let go.
+func cut(image *field.Process) *field.Process {
+	nearest := *image
+	last := &nearest
+	for range keepDepth - 1 {
+		if last.Parent == nil {
+			return &nearest
+		}
+		next := *last.Parent
+		last.Parent = &next
+		last = &next
+	}
+	last.Parent = nil
+	return &nearest
+}

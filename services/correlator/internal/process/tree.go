@@ -1,0 +1,258 @@
+// Package process keeps the tree of a node's processes: which program each runs and what led to it. Data in: the
+// collector's existing, fork, exec and exit events, in any order and with holes. Data out: for each event the process
+// it is about, with its ancestors. It holds no lock: one goroutine owns a tree.
+//
+// A live process is never forgotten. An exited one is kept for a while, so that a late event still finds it; how many
+// is bounded. Ancestors that exited long ago live on in the images of their descendants, at most maxDepth of them.
+package process
+
+import (
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+)
+
+// Tree is the processes of one boot.
+type Tree struct {
+	entries map[Key]*Entry
+	latest  map[uint32]*Entry
+	gone    queue
+	// snapshot collects the keys of the snapshot that is coming in, nil outside of one.
+	snapshot map[Key]bool
+}
+
+// New returns an empty tree that remembers at most keepExited exited processes.
+func New(keepExited int) *Tree {
+	return &Tree{entries: map[Key]*Entry{}, latest: map[uint32]*Entry{}, gone: queue{limit: keepExited}}
+}
+
+// Len is how many processes the tree holds, and how many of them have exited.
+func (t *Tree) Len() (all, exited int) { return len(t.entries), t.gone.len() }
+
+// Get is the process with that key, nil if the tree does not know it.
+func (t *Tree) Get(key Key) *Entry { return t.entries[key] }
+
+// Live is the live process that has the pid now, nil if the tree knows none.
+func (t *Tree) Live(pid uint32) *Entry {
+	if entry := t.latest[pid]; entry != nil && entry.state == alive {
+		return entry
+	}
+	return nil
+}
+
+// Latest is the process that had the pid last, alive or not, nil if the tree knows none.
+func (t *Tree) Latest(pid uint32) *Entry { return t.latest[pid] }
+
+// Parent is the process that forked this one, nil if the tree does not hold it any more.
+func (t *Tree) Parent(entry *Entry) *Entry {
+	parent := entry.Image.Parent
+	if parent == nil {
+		return nil
+	}
+	return t.entries[parent.Key]
+}
+
+// Apply learns from an event and returns the process it is about, nil if the event has none. Only events that start
+// or change a process allocate.
+func (t *Tree) Apply(e *eventv1.Event) *Entry {
+	key := KeyOf(e.GetProcess())
+	if key.PID == 0 {
+		return nil
+	}
+	entry := t.own(key, e)
+	switch kind := e.GetKind().(type) {
+	case *eventv1.Event_Existing:
+		if t.snapshot != nil {
+			t.snapshot[key] = true
+		}
+		t.existing(entry, e, kind.Existing)
+	case *eventv1.Event_Exec:
+		t.exec(entry, e, kind.Exec)
+	case *eventv1.Event_Fork:
+		t.fork(entry, kind.Fork)
+	case *eventv1.Event_Exit:
+		t.exit(entry, exited)
+	}
+	return entry
+}
+
+// own is the entry of the process that acts, and where it is by its own account.
+func (t *Tree) own(key Key, e *eventv1.Event) *Entry {
+	entry := t.entries[key]
+	if entry == nil {
+		// Its fork was lost, or has not arrived yet.
+		entry = t.add(key)
+		entry.Image.Name = e.GetComm()
+		credentials(entry.Image, e)
+		t.adopt(entry, KeyOf(e.GetParent()))
+	} else if entry.state == presumed {
+		t.revive(entry)
+	}
+	entry.CgroupID = e.GetCgroupId()
+	if ns := e.GetNamespaces(); ns != nil {
+		entry.MntNS, entry.PIDNS = ns.GetMnt(), ns.GetPid()
+		entry.Placed = true
+	}
+	return entry
+}
+
+// add makes an entry, which ends any other that has its pid.
+func (t *Tree) add(key Key) *Entry {
+	entry := &Entry{Key: key, Image: &field.Process{Key: key, LoginUID: field.NoLogin}}
+	t.entries[key] = entry
+	former := t.latest[key.PID]
+	switch {
+	case former == nil:
+		t.latest[key.PID] = entry
+	case former.Key.StartBoottimeNs < key.StartBoottimeNs:
+		t.latest[key.PID] = entry
+		if former.state == alive {
+			t.exit(former, presumed) // its exit was lost: two live processes do not share a pid
+		}
+	default:
+		t.exit(entry, presumed)
+	}
+	return entry
+}
+
+// adopt links a process without parent below the one with that key, which is added if need be.
+func (t *Tree) adopt(entry *Entry, parent Key) {
+	if parent.PID == 0 || parent == entry.Key || entry.Image.Parent != nil {
+		return
+	}
+	above := t.entries[parent]
+	if above == nil {
+		above = t.add(parent)
+		// Nothing says that it is alive but a child's memory of it, so it may be forgotten like the exited.
+		if above.state == alive {
+			t.exit(above, presumed)
+		}
+	}
+	if t.descends(above, entry) {
+		return // a damaged event must not close a ring
+	}
+	entry.Image.Parent = t.linkable(above)
+	if above.firstChild == 0 || entry.Key.StartBoottimeNs < above.firstChild {
+		above.firstChild = entry.Key.StartBoottimeNs
+	}
+	entry.depth = above.depth + 1
+	if entry.Home == 0 {
+		entry.Home = above.Home
+	}
+}
+
+// descends says whether an image of entry is above that of below.
+func (t *Tree) descends(below, entry *Entry) bool {
+	for image := below.Image; image != nil; image = image.Parent {
+		if image == entry.Image {
+			return true
+		}
+	}
+	return false
+}
+
+// linkable is the image of a parent, with a chain short enough to be made longer.
+func (t *Tree) linkable(parent *Entry) *field.Process {
+	if parent.depth >= maxDepth {
+		parent.Image = cut(parent.Image)
+		parent.depth = keepDepth
+	}
+	return parent.Image
+}
+
+func (t *Tree) existing(entry *Entry, e *eventv1.Event, x *eventv1.Exec) {
+	t.adopt(entry, KeyOf(e.GetParent()))
+	if entry.known {
+		return // what its own exec said is newer than the snapshot, or the same
+	}
+	fill(entry.Image, e, x)
+	entry.known = true
+}
+
+func (t *Tree) exec(entry *Entry, e *eventv1.Event, x *eventv1.Exec) {
+	t.adopt(entry, KeyOf(e.GetParent()))
+	// Children that have started since, and are linked already, are this program's: the exec comes late.
+	late := entry.firstChild > e.GetBoottimeNs()
+	if entry.known && !late {
+		entry.Image = &field.Process{Key: entry.Key, Parent: entry.Image.Parent}
+		entry.firstChild = 0
+	}
+	fill(entry.Image, e, x)
+	entry.known = true
+}
+
+func (t *Tree) fork(parent *Entry, f *eventv1.Fork) {
+	key := KeyOf(f.GetChild())
+	if key.PID == 0 || key == parent.Key {
+		return
+	}
+	child := t.entries[key]
+	if child == nil {
+		child = t.add(key)
+	}
+	t.adopt(child, parent.Key)
+	if child.known {
+		return // its own events came first and say more
+	}
+	if !child.Placed {
+		child.CgroupID = f.GetChildCgroupId()
+		if child.CgroupID == 0 {
+			child.CgroupID = parent.CgroupID
+		}
+	}
+	if parent.known {
+		above := child.Image.Parent
+		*child.Image = *parent.Image
+		child.Image.Key, child.Image.Parent = key, above
+		child.known = true
+	}
+	if child.state == presumed {
+		t.revive(child)
+	}
+}
+
+// exit moves an entry to the exited, and forgets the oldest of them if there are too many.
+func (t *Tree) exit(entry *Entry, how state) {
+	if entry.state != alive {
+		entry.state = max(entry.state, how)
+		return
+	}
+	entry.state = how
+	for t.gone.push(entry); t.gone.full(); {
+		t.forget(t.gone.pop())
+	}
+}
+
+// revive takes an entry back that was only presumed dead.
+func (t *Tree) revive(entry *Entry) {
+	if t.latest[entry.Key.PID] != entry {
+		return // its pid is another process's by now: a late event
+	}
+	t.gone.remove(entry)
+	entry.state = alive
+}
+
+func (t *Tree) forget(entry *Entry) {
+	delete(t.entries, entry.Key)
+	if t.latest[entry.Key.PID] == entry {
+		delete(t.latest, entry.Key.PID)
+	}
+}
+
+// BeginSnapshot says that existing events of all processes follow.
+func (t *Tree) BeginSnapshot() { t.snapshot = map[Key]bool{} }
+
+// EndSnapshot presumes dead whatever was alive and is not in the snapshot: its exit was lost. It is no more than
+// presumed, for a process forked while the snapshot was taken may be missing too.
+func (t *Tree) EndSnapshot() {
+	if t.snapshot == nil {
+		return
+	}
+	if len(t.snapshot) > 0 {
+		for key, entry := range t.entries {
+			if entry.state == alive && !t.snapshot[key] {
+				t.exit(entry, presumed)
+			}
+		}
+	}
+	t.snapshot = nil
+}

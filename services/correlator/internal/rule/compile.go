@@ -1,0 +1,312 @@
+package rule
+
+import (
+	"strings"
+
+	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
+	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+)
+
+// predicate is a compiled condition.
+type predicate func(*field.Context) bool
+
+// knowledge is what is known of a condition before any event.
+type knowledge uint8
+
+const (
+	depends knowledge = iota
+	never
+	always
+)
+
+// compiled is a condition for the kinds of event of its compiler.
+type compiled struct {
+	known knowledge
+	match predicate // set if known is depends
+	size  int       // checks, those of macros counted each time
+	notes []note
+}
+
+// predicate is the condition as a function, whatever is known of it.
+func (c compiled) predicate() predicate {
+	if c.known == depends {
+		return c.match
+	}
+	result := c.known == always
+	return func(*field.Context) bool { return result }
+}
+
+// compiler compiles conditions for a set of kinds. For a single kind evt.type is a constant, and
+// so is every check of a field that the kind lacks.
+type compiler struct {
+	*loader
+	kinds  field.Kinds
+	macros map[*macro]compiled
+	depth  int
+	text   text
+}
+
+func newCompiler(l *loader, kinds field.Kinds) *compiler {
+	return &compiler{loader: l, kinds: kinds, macros: map[*macro]compiled{}}
+}
+
+// rule compiles a rule's condition and exceptions.
+func (c *compiler) rule(trees []located) compiled {
+	terms := make([]compiled, 0, len(trees))
+	for _, t := range trees {
+		if t.tree == nil {
+			continue
+		}
+		c.text = t.text
+		term := c.node(t.tree)
+		if t.negated {
+			term = not(term)
+		}
+		terms = append(terms, term)
+	}
+	result := all(terms)
+	if result.size > maxChecks && len(trees) > 0 {
+		c.fail(trees[0].text.place(0), "condition comes to more than %d checks", maxChecks)
+	}
+	return result
+}
+
+// node compiles a part of the tree, whose offsets are in c.text.
+func (c *compiler) node(n condition.Node) compiled {
+	switch n := n.(type) {
+	case *condition.And:
+		return all(c.nodes(n.Terms))
+	case *condition.Or:
+		return oneOf(c.nodes(n.Terms))
+	case *condition.Not:
+		return not(c.node(n.Term))
+	case *condition.Macro:
+		return c.reference(n)
+	case *condition.Check:
+		return c.check(n)
+	}
+	return compiled{known: never}
+}
+
+func (c *compiler) nodes(terms []condition.Node) []compiled {
+	out := make([]compiled, len(terms))
+	for i, t := range terms {
+		out[i] = c.node(t)
+	}
+	return out
+}
+
+// reference compiles the macro that is named.
+func (c *compiler) reference(n *condition.Macro) compiled {
+	m := c.loader.macros[n.Name]
+	switch {
+	case m == nil:
+		c.fail(c.text.place(n.Offset), "unknown macro %q", n.Name)
+		return compiled{known: never}
+	case m.busy:
+		c.fail(c.text.place(n.Offset), "macro %q refers to itself", n.Name)
+		return compiled{known: never}
+	case c.depth >= maxMacroDepth:
+		c.fail(c.text.place(n.Offset), "macros are nested more than %d deep", maxMacroDepth)
+		return compiled{known: never}
+	}
+	return c.macro(m)
+}
+
+// macro compiles a macro once. Rules share the result.
+func (c *compiler) macro(m *macro) compiled {
+	if done, ok := c.macros[m]; ok {
+		return done
+	}
+	tree := c.tree(m)
+	if tree == nil {
+		return compiled{known: never}
+	}
+	outer := c.text
+	c.text, m.busy = m.text, true
+	c.depth++
+	result := c.node(tree)
+	c.depth--
+	c.text, m.busy = outer, false
+	if result.size > maxChecks {
+		c.fail(m.text.place(0), "macro %q comes to more than %d checks", m.name, maxChecks)
+		result = compiled{known: never}
+	}
+	c.macros[m] = result
+	return result
+}
+
+// all is true if every term is. Terms known to be true drop out; one known to be false decides.
+func all(terms []compiled) compiled {
+	out := compiled{known: always}
+	var rest []predicate
+	for _, t := range terms {
+		out.size += t.size
+		out.notes = appendNotes(out.notes, t.notes)
+		switch {
+		case t.known == never:
+			out.known = never
+		case t.known == depends && out.known != never:
+			out.known = depends
+			rest = append(rest, t.match)
+		}
+	}
+	if out.known != depends {
+		return out
+	}
+	switch len(rest) {
+	case 1:
+		out.match = rest[0]
+	case 2:
+		a, b := rest[0], rest[1]
+		out.match = func(c *field.Context) bool { return a(c) && b(c) }
+	default:
+		out.match = func(c *field.Context) bool {
+			for _, t := range rest {
+				if !t(c) {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	return out
+}
+
+// oneOf is true if any term is: the opposite of all of the opposites, written out because it is
+// evaluated for every event.
+func oneOf(terms []compiled) compiled {
+	out := compiled{known: never}
+	var rest []predicate
+	for _, t := range terms {
+		out.size += t.size
+		out.notes = appendNotes(out.notes, t.notes)
+		switch {
+		case t.known == always:
+			out.known = always
+		case t.known == depends && out.known != always:
+			out.known = depends
+			rest = append(rest, t.match)
+		}
+	}
+	if out.known != depends {
+		return out
+	}
+	switch len(rest) {
+	case 1:
+		out.match = rest[0]
+	case 2:
+		a, b := rest[0], rest[1]
+		out.match = func(c *field.Context) bool { return a(c) || b(c) }
+	default:
+		out.match = func(c *field.Context) bool {
+			for _, t := range rest {
+				if t(c) {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	return out
+}
+
+func not(t compiled) compiled {
+	switch t.known {
+	case never:
+		t.known = always
+	case always:
+		t.known = never
+	case depends:
+		match := t.match
+		t.match = func(c *field.Context) bool { return !match(c) }
+	}
+	return t
+}
+
+// maxNotes bounds what is kept of a macro that is named over and over.
+const maxNotes = 1000
+
+func appendNotes(notes, more []note) []note {
+	return append(notes, more[:min(len(more), max(0, maxNotes-len(notes)))]...)
+}
+
+// values are the constants of a check, with names of lists replaced by their items.
+func (c *compiler) values(n *condition.Check) []string {
+	values := make([]string, 0, len(n.Values))
+	for _, v := range n.Values {
+		if n.Op.List() && !v.Quoted {
+			if c.lists[v.Text] != nil {
+				values = append(values, c.resolve(v.Text, 0)...)
+				continue
+			}
+			if n.Named {
+				c.fail(c.text.place(v.Offset), "unknown list %q", v.Text)
+			}
+		}
+		values = append(values, v.Text)
+	}
+	return values
+}
+
+// transformed is an operand's value after its functions. Those that are not provided come back as
+// a note.
+func (c *compiler) transformed(f field.Field, o condition.Operand) (field.Field, *note) {
+	for _, name := range o.Transforms {
+		apply := stringTransforms[name]
+		switch {
+		case f.Str == nil && f.AnyStr == nil || f.Type != field.String && f.Type != field.Name:
+			c.fail(c.text.place(o.Offset), "%s applies to strings, %s is %s", name, o.Field, f.Type)
+			return f, nil
+		case name == "len":
+			f = length(f)
+		case apply == nil:
+			return f, &note{place: c.text.place(o.Offset), field: o.Field, msg: name + "(" + o.Field + ") is not provided"}
+		default:
+			f = mapped(f, apply)
+		}
+	}
+	return f, nil
+}
+
+// stringTransforms are the functions from string to string.
+var stringTransforms = map[string]func(string) string{
+	"tolower":  strings.ToLower,
+	"toupper":  strings.ToUpper,
+	"basename": func(s string) string { return s[strings.LastIndexByte(s, '/')+1:] },
+}
+
+// mapped is the field with its values changed. Its kind of string and its known values are those
+// of the field no longer.
+func mapped(f field.Field, apply func(string) string) field.Field {
+	out := field.Field{Type: field.String, Kinds: f.Kinds, Deprecated: f.Deprecated}
+	if str := f.Str; str != nil {
+		out.Str = func(c *field.Context) (string, bool) {
+			s, ok := str(c)
+			return apply(s), ok
+		}
+	}
+	if anyStr := f.AnyStr; anyStr != nil {
+		out.AnyStr = func(c *field.Context, match func(string) bool) bool {
+			return anyStr(c, func(s string) bool { return match(apply(s)) })
+		}
+	}
+	return out
+}
+
+// length is the number of bytes of a string field.
+func length(f field.Field) field.Field {
+	out := field.Field{Type: field.Number, Kinds: f.Kinds, Deprecated: f.Deprecated}
+	if str := f.Str; str != nil {
+		out.Num = func(c *field.Context) (int64, bool) {
+			s, ok := str(c)
+			return int64(len(s)), ok
+		}
+	}
+	if anyStr := f.AnyStr; anyStr != nil {
+		out.AnyNum = func(c *field.Context, match func(int64) bool) bool {
+			return anyStr(c, func(s string) bool { return match(int64(len(s))) })
+		}
+	}
+	return out
+}

@@ -1,0 +1,274 @@
+package rule
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
+	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+)
+
+// Limits on what references may grow to.
+const (
+	maxListItems  = 100_000
+	maxChecks     = 50_000
+	maxMacroDepth = 100
+)
+
+// list is a list's items as written, and the strings they come to once asked for.
+type list struct {
+	items    []span
+	values   []string
+	resolved bool
+	busy     bool
+}
+
+// macro is a macro's condition as written, and its tree once asked for.
+type macro struct {
+	name   string
+	text   text
+	tree   condition.Node
+	parsed bool
+	busy   bool
+	depth  int
+}
+
+// loader gathers the items of all files, then compiles them.
+type loader struct {
+	errs     []*Error
+	reported map[string]bool
+	warnings []Warning
+	order    map[string]int
+
+	lists     map[string]*list
+	macros    map[string]*macro
+	rules     []*definition
+	ruleIndex map[string]int
+
+	aliased int
+	flooded bool
+}
+
+func newLoader() *loader {
+	return &loader{
+		reported: map[string]bool{}, order: map[string]int{},
+		lists: map[string]*list{}, macros: map[string]*macro{}, ruleIndex: map[string]int{},
+	}
+}
+
+// fail reports an error, once: a macro is compiled for each kind of event.
+func (l *loader) fail(p place, format string, args ...any) {
+	l.failWith(errorAt(p, format, args...))
+}
+
+func (l *loader) failWith(err *Error) {
+	if key := err.Position.String() + err.Msg; !l.reported[key] {
+		l.reported[key] = true
+		l.errs = append(l.errs, err)
+	}
+}
+
+func (l *loader) warn(w Warning) { l.warnings = append(l.warnings, w) }
+
+// resolve is what a list comes to: its items without repetition, with the lists among them
+// replaced by theirs.
+func (l *loader) resolve(name string, depth int) []string {
+	li := l.lists[name]
+	if li.resolved {
+		return li.values
+	}
+	li.busy = true
+	seen := map[string]bool{}
+	for _, item := range li.items {
+		for _, v := range l.itemValues(item, depth) {
+			if seen[v] {
+				continue
+			}
+			seen[v] = true
+			li.values = append(li.values, v)
+		}
+		if len(li.values) > maxListItems {
+			l.fail(item.place(), "list %q has more than %d items", name, maxListItems)
+			break
+		}
+	}
+	li.busy, li.resolved = false, true
+	return li.values
+}
+
+// itemValues is what one item stands for: itself, or the items of the list it names.
+func (l *loader) itemValues(item span, depth int) []string {
+	value := item.node.Value
+	if other := l.lists[value]; other != nil {
+		switch {
+		case other.busy:
+			l.fail(item.place(), "list %q contains itself", value)
+			return nil
+		case depth >= maxMacroDepth:
+			l.fail(item.place(), "lists are nested more than %d deep", maxMacroDepth)
+			return nil
+		}
+		return l.resolve(value, depth+1)
+	}
+	text, _, err := condition.Unquote(value)
+	if err != nil {
+		l.fail(item.at(condition.OffsetOf(err)), "%v", err)
+		return nil
+	}
+	return []string{text}
+}
+
+// tree is the macro's parsed condition, nil if it has errors, which are reported.
+func (l *loader) tree(m *macro) condition.Node {
+	if !m.parsed {
+		m.parsed = true
+		m.tree = l.parse(m.text)
+	}
+	return m.tree
+}
+
+func (l *loader) parse(t text) condition.Node {
+	n, err := condition.Parse(t.value)
+	if err != nil {
+		l.failWith(conditionError(t, err))
+		return nil
+	}
+	return n
+}
+
+// compile compiles what has been read. All lists and macros are looked at, used or not, so that
+// their errors are found.
+func (l *loader) compile() *Set {
+	// In the order of names, so that of a cycle the same link is reported every time.
+	for _, name := range slices.Sorted(maps.Keys(l.lists)) {
+		l.resolve(name, 0)
+	}
+	check := newCompiler(l, field.AllKinds)
+	for _, name := range slices.Sorted(maps.Keys(l.macros)) {
+		check.macro(l.macros[name])
+	}
+	var compilers [field.NumKinds]*compiler
+	for i := range compilers {
+		compilers[i] = newCompiler(l, 1<<i)
+	}
+	set := &Set{}
+	for _, d := range l.rules {
+		set.add(l.compileRule(d, check, compilers[:]))
+	}
+	return set
+}
+
+// compiledRule is a rule with its condition for each kind of event, nil for kinds that can not
+// match.
+type compiledRule struct {
+	rule   *Rule
+	byKind [field.NumKinds]predicate
+}
+
+func (s *Set) add(c compiledRule) {
+	s.rules = append(s.rules, c.rule)
+	if !c.rule.Enabled {
+		return
+	}
+	for i, match := range c.byKind {
+		if match != nil {
+			s.byKind[i] = append(s.byKind[i], candidate{c.rule, match})
+		}
+	}
+}
+
+// compileRule compiles a rule for all kinds at once, which finds what is wrong with it, and then
+// for each kind, where much of it is decided beforehand.
+func (l *loader) compileRule(d *definition, check *compiler, compilers []*compiler) compiledRule {
+	r := &Rule{
+		Name: d.name, Description: d.description, Priority: d.priority, Effect: d.effect, Tags: d.tags,
+		Position: d.place.position(), Enabled: d.enabled && d.effect != findingv1.Effect_EFFECT_DISABLE,
+	}
+	if d.source != syscallSource {
+		r.Enabled = false
+		l.warn(Warning{Position: r.Position, Rule: d.name, Msg: fmt.Sprintf("source %q is not provided; the rule is off", d.source)})
+		return compiledRule{rule: r}
+	}
+	c := compiledRule{rule: r}
+	trees := l.trees(d)
+	all := check.rule(trees)
+	var outputNotes []note
+	r.output, outputNotes = l.compileOutput(d.output)
+	for i, kind := range compilers {
+		// Only the first pass finds errors; after one there is no set to put the rule in.
+		if len(l.errs) > 0 {
+			break
+		}
+		if match := kind.rule(trees); match.known != never {
+			r.Kinds |= 1 << i
+			c.byKind[i] = match.predicate()
+		}
+	}
+	if len(l.errs) == 0 {
+		l.report(d, r, append(all.notes, outputNotes...))
+	}
+	return c
+}
+
+// report turns notes into warnings of the rule, and adds those about the rule as a whole.
+func (l *loader) report(d *definition, r *Rule, notes []note) {
+	seen := map[note]bool{}
+	unknown := false
+	for _, n := range notes {
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
+		unknown = unknown || n.unknown
+		l.warn(Warning{Position: n.place.position(), Rule: d.name, Field: n.field, Msg: n.msg})
+	}
+	w := Warning{Position: r.Position, Rule: d.name}
+	if unknown && d.skipUnknown {
+		r.Enabled = false
+		w.Msg = "rule is off: it names an unknown field and says skip-if-unknown-filter"
+		l.warn(w)
+		return
+	}
+	switch {
+	case !r.Enabled:
+	case r.Kinds == 0:
+		w.Msg = "no event that is collected can match the rule"
+		l.warn(w)
+	case r.Kinds == field.AllKinds && d.warnTypes:
+		w.Msg = "condition does not narrow evt.type, so it is evaluated for every event"
+		l.warn(w)
+	}
+}
+
+// located is a tree and the text that its offsets are in.
+type located struct {
+	tree    condition.Node
+	text    text
+	negated bool
+}
+
+// trees are the conditions that must all be true for the rule to match: its own, and for each
+// exception its opposite.
+func (l *loader) trees(d *definition) []located {
+	trees := []located{{tree: l.parse(d.condition), text: d.condition}}
+	for _, x := range d.exceptions {
+		if tree, t := l.exceptionTree(x); tree != nil {
+			trees = append(trees, located{tree: tree, text: t, negated: true})
+		}
+	}
+	return trees
+}
+
+// note is a warning that does not know its rule yet, since it may come from a shared macro.
+type note struct {
+	place   place
+	field   string
+	msg     string
+	unknown bool // the field is not provided at all
+}
+
+// quoteList is names in quotes for a message.
+func quoteList(names []string) string { return `"` + strings.Join(names, `", "`) + `"` }

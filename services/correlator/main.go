@@ -1,0 +1,108 @@
+// Command correlator finds out whose event it is, what led to it, and whether a rule matches, and sees to it that the
+// finding is acted upon and kept.
+//
+// # Privileges
+//
+// Runs as uid 10002 without capabilities, network or child processes. Reads rule files, writes nothing; speaks to
+// collector, gate, enforcer and uplink over their unix sockets, each of which it refuses unless that process's uid
+// serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events and containerd's
+// word on which pid is a container's; nothing that comes out of a container, names and arguments included, is more
+// than text to it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/palisade-sec/palisade/internal/config"
+	"github.com/palisade-sec/palisade/internal/daemon"
+	"github.com/palisade-sec/palisade/internal/rpc"
+	"github.com/palisade-sec/palisade/internal/telemetry"
+	"github.com/palisade-sec/palisade/services/correlator/internal/container"
+	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
+	"github.com/palisade-sec/palisade/services/correlator/internal/server"
+)
+
+// grace is how long the tasks have to end.
+const grace = 5 * time.Second
+
+// settings is the configuration file.
+type settings struct {
+	Sockets rpc.Sockets `yaml:"sockets"`
+	// Rules are files, or directories of *.yaml files, read after the built-in pack.
+	Rules     []string                 `yaml:"rules"`
+	Hold      pipeline.HoldConfig      `yaml:"hold"`
+	Processes pipeline.ProcessesConfig `yaml:"processes"`
+	Workloads pipeline.WorkloadsConfig `yaml:"workloads"`
+	Gate      container.Config         `yaml:"gate"`
+	Enforcer  delivery.EnforcerConfig  `yaml:"enforcer"`
+	Uplink    delivery.UplinkConfig    `yaml:"uplink"`
+}
+
+// Validate reports every fault.
+func (s settings) Validate() error {
+	return errors.Join(s.Sockets.Validate(), s.pipeline().Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate())
+}
+
+func (s settings) pipeline() pipeline.Config {
+	return pipeline.Config{Hold: s.Hold, Processes: s.Processes, Workloads: s.Workloads}
+}
+
+func defaultSettings() (settings, error) {
+	sockets, err := rpc.DefaultSockets()
+	engine := pipeline.DefaultConfig()
+	return settings{
+		Sockets: sockets, Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
+		Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
+	}, err
+}
+
+func main() { daemon.Main("correlator", run) }
+
+func run(ctx context.Context, env daemon.Env) error {
+	defaults, err := defaultSettings()
+	if err != nil {
+		return err
+	}
+	cfg, opts, err := config.Load(env.Args, defaults)
+	if err != nil {
+		return err
+	}
+	rules, err := loadRules(ctx, cfg.Rules, env.Log)
+	if err != nil {
+		return err
+	}
+	if opts.Check {
+		_, err := fmt.Fprintf(env.Stdout, "ok: %d rules\n", len(rules.Rules()))
+		return err
+	}
+	stop, err := telemetry.Start(ctx, env.Name)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	registry := telemetry.NewRegistry()
+	p, err := assemble(cfg, rules, env.Log, registry)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	calls, err := rpc.NewServer(rpc.ServerConfig{
+		Process: env.Name, Callers: server.Callers(), UIDs: cfg.Sockets.UIDs, Recover: true,
+		Log: env.Log, Metrics: registry, Status: p.status,
+	})
+	if err != nil {
+		return err
+	}
+	server.New(rules, p.engine.Matches()).Register(calls)
+	socket, err := cfg.Sockets.Listen(env.Name)
+	if err != nil {
+		return err
+	}
+	env.Log.InfoContext(ctx, "Serving", "socket", cfg.Sockets.Path(env.Name), "rules", len(rules.Rules()))
+	return daemon.RunAll(ctx, grace, append(p.tasks(),
+		daemon.Task{Name: "rpc", Run: func(ctx context.Context) error { return calls.Run(ctx, socket) }})...)
+}

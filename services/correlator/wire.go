@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
+	"github.com/palisade-sec/palisade/internal/daemon"
+	"github.com/palisade-sec/palisade/services/correlator/internal/container"
+	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
+	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
+	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
+	"github.com/palisade-sec/palisade/services/correlator/rules"
+)
+
+// maxRuleBytes bounds one rule file; Falco's own has under 100 KiB.
+const maxRuleBytes = 8 << 20
+
+// loadRules compiles the built-in pack and the files at the paths, in that order. What is wrong with them names file,
+// line and column.
+func loadRules(ctx context.Context, paths []string, log *slog.Logger) (*rule.Set, error) {
+	sources := []rule.Source{{Name: rules.FileName, Data: rules.Palisade}}
+	for _, path := range paths {
+		files, err := ruleFiles(path)
+		if err != nil {
+			return nil, fmt.Errorf("rules: %w", err)
+		}
+		for _, file := range files {
+			info, err := os.Stat(file)
+			if err == nil && info.Size() > maxRuleBytes {
+				err = fmt.Errorf("%s: larger than %d bytes", file, maxRuleBytes)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("rules: %w", err)
+			}
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				return nil, fmt.Errorf("rules: %w", err)
+			}
+			sources = append(sources, rule.Source{Name: file, Data: raw})
+		}
+	}
+	set, warnings, err := rule.Load(sources...)
+	for _, w := range warnings {
+		log.WarnContext(ctx, "A rule asks for what is not provided", "position", w.Position.String(), "rule", w.Rule, "warning", w.Msg)
+	}
+	return set, err
+}
+
+// ruleFiles is the file at a path, or the *.yaml files in it, sorted.
+func ruleFiles(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, entry := range entries {
+		if entry.Type()&fs.ModeDir == 0 && filepath.Ext(entry.Name()) == ".yaml" {
+			files = append(files, filepath.Join(path, entry.Name()))
+		}
+	}
+	return files, nil
+}
+
+// parts is the correlator, put together.
+type parts struct {
+	connections []*grpc.ClientConn
+	events      *subscription.Subscription
+	runtime     *container.Watcher
+	delivery    *delivery.Delivery
+	engine      *pipeline.Engine
+}
+
+// assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
+func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheus.Registry) (p *parts, err error) {
+	p = &parts{}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	peers := map[string]*grpc.ClientConn{}
+	for _, name := range []string{"collector", "gate", "enforcer", "uplink"} {
+		conn, err := cfg.Sockets.Dial(name)
+		if err != nil {
+			return p, err
+		}
+		peers[name] = conn
+		p.connections = append(p.connections, conn)
+	}
+	p.events = subscription.New(peers["collector"], log)
+	if p.runtime, err = container.New(cfg.Gate, peers["gate"], log); err != nil {
+		return p, err
+	}
+	out := delivery.Peers{Enforcer: peers["enforcer"], Uplink: peers["uplink"]}
+	if p.delivery, err = delivery.New(cfg.Enforcer, cfg.Uplink, out, log, registry); err != nil {
+		return p, err
+	}
+	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
+		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Sink: p.delivery, Log: log, Metrics: registry,
+	})
+	return p, err
+}
+
+func (p *parts) close() {
+	for _, conn := range p.connections {
+		_ = conn.Close() // nothing is written on closing
+	}
+}
+
+// tasks are the parts that run.
+func (p *parts) tasks() []daemon.Task {
+	return []daemon.Task{
+		{Name: "kill", Run: p.delivery.RunKills},
+		{Name: "push", Run: p.delivery.RunPushes},
+		{Name: "correlate", Run: p.engine.Run},
+		{Name: "runtime", Run: p.runtime.Run},
+		{Name: "events", Run: p.events.Run},
+	}
+}
+
+// status describes the correlator to people.
+func (p *parts) status(context.Context) *processv1.GetStatusResponse {
+	enforcerErr, uplinkErr := p.delivery.Errs()
+	peers := []struct {
+		name, missing string
+		err           error
+	}{
+		{"collector", "no events arrive", p.events.Err()},
+		{"gate", "containers have no names", p.runtime.Err()},
+		{"enforcer", "nothing is killed", enforcerErr},
+		{"uplink", "findings wait here", uplinkErr},
+	}
+	answer := &processv1.GetStatusResponse{Healthy: true, Facts: p.engine.Facts()}
+	answer.Facts = append(answer.Facts, &processv1.Fact{Name: "findings queued", Value: strconv.Itoa(p.delivery.Queued())})
+	for _, peer := range peers {
+		state := "connected"
+		if peer.err != nil {
+			state = "not reachable"
+			answer.Healthy = false
+			answer.Warnings = append(answer.Warnings, fmt.Sprintf("%s is not reachable, %s: %v", peer.name, peer.missing, peer.err))
+		}
+		answer.Facts = append(answer.Facts, &processv1.Fact{Name: peer.name, Value: state})
+	}
+	return answer
+}

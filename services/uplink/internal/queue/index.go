@@ -1,0 +1,126 @@
+package queue
+
+import (
+	"slices"
+)
+
+// fifo is a queue of ascending sequence numbers.
+type fifo struct {
+	sequences []uint64
+	head      int
+}
+
+func (f *fifo) len() int { return len(f.sequences) - f.head }
+
+func (f *fifo) push(sequence uint64) { f.sequences = append(f.sequences, sequence) }
+
+func (f *fifo) pop() uint64 {
+	sequence := f.sequences[f.head]
+	f.head++
+	if f.head == len(f.sequences) {
+		*f = fifo{} // gives the memory of an outage back
+	} else if f.head > 1024 && f.head > len(f.sequences)/2 {
+		f.sequences = slices.Clone(f.sequences[f.head:])
+		f.head = 0
+	}
+	return sequence
+}
+
+func (f *fifo) find(sequence uint64) (at int, ok bool) {
+	at, ok = slices.BinarySearch(f.sequences[f.head:], sequence)
+	return f.head + at, ok
+}
+
+// remove takes out one sequence; nearly always that is the head.
+func (f *fifo) remove(sequence uint64) bool {
+	at, ok := f.find(sequence)
+	if !ok {
+		return false
+	}
+	if at == f.head {
+		f.pop()
+		return true
+	}
+	f.sequences = slices.Delete(f.sequences, at, at+1)
+	return true
+}
+
+// index knows which findings are pending, by severity, and which are delivered, each in order of arrival. It holds
+// 8 bytes a finding. Not safe for concurrent use.
+type index struct {
+	pending   [ranks]fifo
+	delivered fifo
+	last      uint64
+}
+
+func (x *index) waiting() int {
+	n := 0
+	for i := range x.pending {
+		n += x.pending[i].len()
+	}
+	return n
+}
+
+func (x *index) isPending(sequence uint64) bool {
+	for i := range x.pending {
+		if _, ok := x.pending[i].find(sequence); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (x *index) remove(sequence uint64) bool {
+	for i := range x.pending {
+		if x.pending[i].remove(sequence) {
+			return true
+		}
+	}
+	return false
+}
+
+// first are the n pending findings that arrived first.
+func (x *index) first(n int) []uint64 {
+	var at [ranks]int
+	var out []uint64
+	for len(out) < n {
+		best := -1
+		for rank := range x.pending {
+			f := &x.pending[rank]
+			if at[rank] < f.len() && (best < 0 || f.sequences[f.head+at[rank]] < x.peek(best, at[best])) {
+				best = rank
+			}
+		}
+		if best < 0 {
+			break
+		}
+		out = append(out, x.peek(best, at[best]))
+		at[best]++
+	}
+	return out
+}
+
+func (x *index) peek(rank, at int) uint64 {
+	f := &x.pending[rank]
+	return f.sequences[f.head+at]
+}
+
+// evict takes out the n pending findings that matter least: of the lowest severity the oldest.
+func (x *index) evict(n int) []uint64 {
+	var out []uint64
+	for rank := ranks - 1; rank >= 0; rank-- {
+		for len(out) < n && x.pending[rank].len() > 0 {
+			out = append(out, x.pending[rank].pop())
+		}
+	}
+	return out
+}
+
+// expire takes out the oldest delivered findings, so that keep are left.
+func (x *index) expire(keep int) []uint64 {
+	var out []uint64
+	for x.delivered.len() > keep {
+		out = append(out, x.delivered.pop())
+	}
+	return out
+}

@@ -1,0 +1,183 @@
+package queue
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+)
+
+const (
+	// valueThreshold is the size in bytes from which a finding goes to the value log; smaller ones, nearly all, live
+	// compressed in the tree.
+	valueThreshold = 32 << 10
+	// attempts is how often opening may end in the death of the process before the database is taken for corrupt:
+	// Badger answers some damage with a fault signal or an exit that nobody can catch.
+	attempts = 3
+	// collectEvery is how often the value log is searched for room.
+	collectEvery = 5 * time.Minute
+)
+
+// databaseOptions keep the process small: the whole node has 120 MiB.
+func databaseOptions(directory string) badger.Options {
+	return badger.DefaultOptions(directory).
+		WithLoggingLevel(badger.ERROR).WithLogger(nil).
+		WithSyncWrites(true).
+		WithDetectConflicts(false). // there is one writer
+		WithMetricsEnabled(false).
+		WithNumGoroutines(1).
+		WithNumMemtables(2).WithMemTableSize(4 << 20).
+		WithNumCompactors(2).WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(8).
+		WithBaseTableSize(2 << 20).WithBaseLevelSize(8 << 20).
+		WithValueThreshold(valueThreshold).WithValueLogFileSize(16 << 20).
+		WithBlockCacheSize(2 << 20).WithIndexCacheSize(1 << 20).
+		WithCompression(options.Snappy).
+		WithChecksumVerificationMode(options.OnTableAndBlockRead)
+}
+
+// open opens the database and reads the index, and sets a database aside that cannot be read.
+func (q *Queue) open(directory string) error {
+	marker := directory + ".opening"
+	tries := countTries(marker)
+	err := errors.New("opening it ended the process several times")
+	if tries < attempts {
+		if err := os.WriteFile(marker, []byte(strconv.Itoa(tries+1)), 0o600); err != nil {
+			return err
+		}
+		err = q.attempt(directory)
+	}
+	if err != nil && !environmental(err) {
+		aside := fmt.Sprintf("%s.corrupt-%s", directory, q.now().UTC().Format("20060102T150405.000Z"))
+		if renameErr := os.Rename(directory, aside); renameErr != nil {
+			return errors.Join(err, renameErr)
+		}
+		q.log.Error("Set a corrupt queue aside and began a new one", "err", err, "directory", aside)
+		q.warnings = append(q.warnings, fmt.Sprintf(
+			"queue was corrupt and is now %s: findings in it were not delivered; remove it when examined", aside))
+		err = q.attempt(directory)
+	}
+	return errors.Join(err, os.RemoveAll(marker))
+}
+
+// environmental says whether the fault is around the database and not in it: setting it aside would not help.
+func environmental(err error) bool {
+	for _, cause := range []error{fs.ErrPermission, syscall.ENOSPC, syscall.EROFS, syscall.EMFILE, syscall.ENOMEM, syscall.EDQUOT} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}
+
+func countTries(marker string) int {
+	raw, err := os.ReadFile(marker)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(string(raw))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// attempt opens the database once. Badger panics on some damage; that is an error here.
+func (q *Queue) attempt(directory string) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("read database: %v", p)
+		}
+	}()
+	q.db, err = badger.Open(databaseOptions(directory))
+	if err != nil {
+		return err
+	}
+	if err := q.reload(); err != nil {
+		return errors.Join(err, q.db.Close())
+	}
+	return nil
+}
+
+// reload reads the index from the database.
+func (q *Queue) reload() error {
+	fresh := index{}
+	txn := q.db.NewTransaction(false)
+	defer txn.Discard()
+	keys := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{findingPrefix}})
+	defer keys.Close()
+	marks := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{deliveredPrefix}})
+	defer marks.Close()
+	marks.Rewind()
+	for keys.Rewind(); keys.Valid(); keys.Next() {
+		sequence, rank, _, ok := splitFindingKey(keys.Item().Key())
+		if !ok {
+			return fmt.Errorf("read database: strange key of %d bytes", len(keys.Item().Key()))
+		}
+		fresh.last = sequence
+		for marks.Valid() && markOf(marks.Item().Key()) < sequence {
+			marks.Next()
+		}
+		if marks.Valid() && markOf(marks.Item().Key()) == sequence {
+			fresh.delivered.push(sequence)
+			continue
+		}
+		fresh.pending[rank].push(sequence)
+	}
+	unreported, err := counter(txn, unreportedKey)
+	if err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.index = fresh
+	q.dropped.unreported = unreported
+	return nil
+}
+
+func markOf(key []byte) uint64 {
+	if len(key) != 9 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(key[1:])
+}
+
+// counter reads eight bytes; zero if they are not there.
+func counter(txn *badger.Txn, key string) (n uint64, err error) {
+	item, err := txn.Get([]byte(key))
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read database: %w", err)
+	}
+	err = item.Value(func(raw []byte) error {
+		if len(raw) == 8 {
+			n = binary.BigEndian.Uint64(raw)
+		}
+		return nil
+	})
+	return n, err
+}
+
+// Collect gives disk space of the value log back, now and then, until ctx ends.
+func (q *Queue) Collect(ctx context.Context) error {
+	ticker := time.NewTicker(collectEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		for ctx.Err() == nil && q.db.RunValueLogGC(0.5) == nil { // until there is nothing left to rewrite
+		}
+	}
+}
