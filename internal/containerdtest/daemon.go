@@ -136,7 +136,7 @@ func (d *Daemon) remove(t *testing.T) {
 	t.Helper()
 	if d.cmd != nil {
 		out, _ := d.TryCtr("tasks", "list", "--quiet")
-		for _, id := range strings.Fields(out) {
+		for id := range strings.FieldsSeq(out) {
 			_, _ = d.TryCtr("tasks", "delete", "--force", id)
 			_, _ = d.TryCtr("containers", "delete", id)
 		}

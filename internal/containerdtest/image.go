@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,7 +37,7 @@ func (d *Daemon) Image(t *testing.T) (digest string) {
 		t.Fatalf("write the image: %v", err)
 	}
 	d.Ctr(t, "images", "import", "--snapshotter", "native", path)
-	for _, field := range strings.Fields(d.Ctr(t, "images", "list", "name=="+ImageName)) {
+	for field := range strings.FieldsSeq(d.Ctr(t, "images", "list", "name=="+ImageName)) {
 		if strings.HasPrefix(field, "sha256:") {
 			return field
 		}
@@ -88,9 +89,8 @@ func (d *Daemon) unmount() {
 	if err != nil {
 		return
 	}
-	all := strings.Split(string(raw), "\n")
-	for i := len(all) - 1; i >= 0; i-- {
-		fields := strings.Fields(all[i])
+	for _, line := range slices.Backward(strings.Split(string(raw), "\n")) {
+		fields := strings.Fields(line)
 		if len(fields) > 1 && strings.HasPrefix(fields[1], d.directory+"/") {
 			_ = syscall.Unmount(fields[1], syscall.MNT_DETACH)
 		}

@@ -268,7 +268,11 @@ func (c *Channel) fail(ctx context.Context, connection Connection, err error) {
 		return
 	}
 	if c.state.set(State{Connection: connection, Err: err}) {
-		c.log.WarnContext(ctx, "Cannot deliver to the console; findings wait in the queue", "err", err)
+		level := slog.LevelWarn
+		if mtls.Missing(err) {
+			level = slog.LevelInfo // a first start: the console is still making them; the status says so meanwhile
+		}
+		c.log.Log(ctx, level, "Cannot deliver to the console; findings wait in the queue", "err", err)
 	}
 }
 
