@@ -15,6 +15,7 @@ func TestReleasesOnceAfterABusyTime(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- k.Run(ctx) }()
+		synctest.Wait() // it has looked once
 		step := func(bytes uint64, want int) {
 			t.Helper()
 			used += bytes

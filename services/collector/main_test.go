@@ -137,7 +137,7 @@ func TestCollectorStreamsToTheCorrelator(t *testing.T) {
 	r.until(t, func(e *eventv1.Event) bool {
 		return len(e.GetExec().GetArgv()) == 2 && e.GetProcess().GetPid() == uint32(child.Process.Pid)
 	})
-	checkStatus(t, ctx, conn)
+	checkStatus(ctx, t, conn)
 	checkNoCapabilities(t, cmd.Process.Pid)
 }
 
@@ -176,7 +176,7 @@ func (r *receiver) until(t *testing.T, match func(*eventv1.Event) bool) *eventv1
 	}
 }
 
-func checkStatus(t *testing.T, ctx context.Context, conn *grpc.ClientConn) {
+func checkStatus(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
 	t.Helper()
 	status, err := processv1.NewProcessServiceClient(conn).GetStatus(ctx, &processv1.GetStatusRequest{})
 	if err != nil {

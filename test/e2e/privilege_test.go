@@ -60,8 +60,8 @@ func checkStatus(t *testing.T, pid int, row privilege.Row, group uint32) {
 			}
 		}
 		allowed := []string{ownGroup, strconv.Itoa(int(group))}
-		for _, g := range strings.Fields(status["Groups"]) {
-			if !slices.Contains(allowed, g) && !(row.RuntimeSocketGroup && g == "0") {
+		for g := range strings.FieldsSeq(status["Groups"]) {
+			if !slices.Contains(allowed, g) && (!row.RuntimeSocketGroup || g != "0") {
 				t.Errorf("%s: is in group %s, want only %v", path, g, allowed)
 			}
 		}

@@ -73,7 +73,7 @@ func (n *Node) prepare() error {
 			return fmt.Errorf("write configuration of %s: %w", name, err)
 		}
 		path := n.settings.Config(name)
-		if err := os.WriteFile(path, raw, 0o640); err != nil {
+		if err := os.WriteFile(path, raw, 0o640); err != nil { //nolint:gosec // for the processes' group
 			return fmt.Errorf("write configuration: %w", err)
 		}
 		if err := os.Chown(path, 0, int(n.table.SocketGroup)); err != nil {

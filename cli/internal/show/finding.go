@@ -32,7 +32,7 @@ func (p Painter) paint(colour, text string) string {
 	return colour + text + reset
 }
 
-// Good, Bad and Quiet colour a word by what it means.
+// Good is for what is as it should be.
 func (p Painter) Good(text string) string { return p.paint(green, text) }
 
 // Bad is for what somebody should look at.

@@ -3,6 +3,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -50,8 +51,8 @@ func explain(hook, release string, err error) error {
 
 // lastLine is the verifier's last complaint, before its statistics.
 func lastLine(log []string) string {
-	for i := len(log) - 1; i >= 0; i-- {
-		if line := strings.TrimSpace(log[i]); line != "" && !strings.HasPrefix(line, "processed ") {
+	for _, line := range slices.Backward(log) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "processed ") {
 			return line
 		}
 	}

@@ -86,8 +86,8 @@ func (d Decoder) Decode(raw []byte) (*eventv1.Event, Kind, error) {
 func (d Decoder) header(raw []byte) *eventv1.Event {
 	f := &facts{}
 	boottime := u64(raw, headerBoottime)
-	at := d.boot.Add(time.Duration(boottime))
-	f.time.Seconds, f.time.Nanos = at.Unix(), int32(at.Nanosecond())
+	at := d.boot.Add(time.Duration(boottime))                        //nolint:gosec // nanoseconds since boot
+	f.time.Seconds, f.time.Nanos = at.Unix(), int32(at.Nanosecond()) //nolint:gosec // below 1e9
 	f.process.Pid = u32(raw, headerTGID)
 	f.process.StartBoottimeNs = u64(raw, headerStart)
 	f.parent.Pid = u32(raw, headerParentTGID)

@@ -47,7 +47,7 @@ func serve(t *testing.T, unacknowledged int) (*Stream, collectorv1.EventServiceC
 
 type subscription = grpc.BidiStreamingClient[collectorv1.StreamEventsRequest, collectorv1.StreamEventsResponse]
 
-func subscribe(t *testing.T, ctx context.Context, client collectorv1.EventServiceClient) subscription {
+func subscribe(ctx context.Context, t *testing.T, client collectorv1.EventServiceClient) subscription {
 	t.Helper()
 	sub, err := client.StreamEvents(ctx)
 	if err != nil {
@@ -79,7 +79,7 @@ func expect(t *testing.T, sub subscription, batch, sequence uint64) *collectorv1
 
 func TestStreamOpensWithSnapshotThenStarted(t *testing.T) {
 	s, client := serve(t, 4)
-	sub := subscribe(t, t.Context(), client)
+	sub := subscribe(t.Context(), t, client)
 	if got := expect(t, sub, 0, 0); got.GetEvents()[0].GetProcess().GetPid() != 1 || got.GetInstance() != "run" || got.GetBootId() != "boot" {
 		t.Errorf("snapshot = %v, want process 1 of run, boot", got)
 	}
@@ -101,7 +101,7 @@ func TestStreamOpensWithSnapshotThenStarted(t *testing.T) {
 func TestUnacknowledgedBatchesComeAgain(t *testing.T) {
 	s, client := serve(t, 8)
 	ctx, leave := context.WithCancel(t.Context())
-	first := subscribe(t, ctx, client)
+	first := subscribe(ctx, t, client)
 	expect(t, first, 0, 0)
 	expect(t, first, 1, 1)
 	for pid := range uint32(3) {
@@ -114,7 +114,7 @@ func TestUnacknowledgedBatchesComeAgain(t *testing.T) {
 	waitFor(t, s, func(now Status) bool { return now.Unacknowledged == 2 })
 	leave()
 	waitFor(t, s, func(now Status) bool { return !now.Subscribed })
-	second := subscribe(t, t.Context(), client)
+	second := subscribe(t.Context(), t, client)
 	expect(t, second, 0, 0)
 	expect(t, second, 3, 3)
 	expect(t, second, 4, 4)
@@ -150,7 +150,7 @@ func TestPublishWaits(t *testing.T) {
 		t.Fatalf("Publish without subscriber = %v, want it to wait", err)
 	case <-time.After(20 * time.Millisecond):
 	}
-	sub := subscribe(t, t.Context(), client)
+	sub := subscribe(t.Context(), t, client)
 	if err := <-published; err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestPublishEndsWithItsContext(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	_, client := serve(t, 2)
-	sub := subscribe(t, t.Context(), client)
+	sub := subscribe(t.Context(), t, client)
 	expect(t, sub, 0, 0)
 	second, err := client.StreamEvents(t.Context())
 	if err != nil {

@@ -15,8 +15,7 @@ import (
 func TestPasswordIsShownOnceAndKeptAsHash(t *testing.T) {
 	directory := t.TempDir()
 	var out bytes.Buffer
-	a, err := Open(directory, &out)
-	if err != nil {
+	if _, err := Open(directory, &out); err != nil {
 		t.Fatal(err)
 	}
 	line := regexp.MustCompile(`^palisade-console: admin password: ([a-z2-9-]{20,})\n$`).FindStringSubmatch(out.String())
@@ -29,7 +28,8 @@ func TestPasswordIsShownOnceAndKeptAsHash(t *testing.T) {
 		t.Errorf("stored %q, %v, want a bcrypt hash", stored, err)
 	}
 	out.Reset()
-	if a, err = Open(directory, &out); err != nil || out.Len() != 0 {
+	a, err := Open(directory, &out)
+	if err != nil || out.Len() != 0 {
 		t.Fatalf("second start printed %q, %v", out.String(), err)
 	}
 	for _, tt := range []struct {

@@ -81,6 +81,7 @@ func (x *Index) Known(ctx context.Context, node string, ids []string) (map[strin
 	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
+	//nolint:gosec // the only thing added to the text is placeholders
 	rows, err := x.db.QueryContext(ctx,
 		"SELECT id FROM finding WHERE node = ? AND id IN (?"+strings.Repeat(",?", len(ids)-1)+")", args...)
 	if err != nil {

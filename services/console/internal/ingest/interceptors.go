@@ -83,7 +83,7 @@ func recovered(log *slog.Logger) recovery.RecoveryHandlerFuncContext {
 
 func logger(log *slog.Logger) logging.Logger {
 	return logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
-		log.Log(ctx, slog.Level(level), msg, fields...)
+		log.Log(ctx, slog.Level(level), msg, fields...) //nolint:sloglint // the interceptor's own constants
 	})
 }
 

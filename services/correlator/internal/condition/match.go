@@ -41,6 +41,7 @@ func StringMatcher(op Op, values []string, comm bool) (func(string) bool, error)
 			return nil, fmt.Errorf("%s takes hex digits: %w", op, err)
 		}
 		value = string(raw)
+	default: // a plain comparison
 	}
 	return func(s string) bool { return CompareStrings(op, s, value) }, nil
 }

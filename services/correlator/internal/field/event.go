@@ -48,7 +48,9 @@ const resultKinds = KindExec | KindFork | KindFileOpen | KindConnect | KindAccep
 
 func eventType(c *Context) (string, bool) { return text(typeName(KindOf(c.Event))) }
 
-func eventNumber(c *Context) (int64, bool) { return int64(c.Event.GetSequence()), true }
+func eventNumber(c *Context) (int64, bool) {
+	return int64(c.Event.GetSequence()), true //nolint:gosec // 2^63 events take millennia
+}
 
 func threadID(c *Context) (int64, bool) { return int64(c.Event.GetTid()), c.Event.GetTid() != 0 }
 

@@ -78,7 +78,7 @@ func fileDevice(c *Context) (int64, bool) {
 
 func fileInode(c *Context) (int64, bool) {
 	open := c.Event.GetFileOpen()
-	return int64(open.GetFile().GetInode()), open != nil
+	return int64(open.GetFile().GetInode()), open != nil //nolint:gosec // compared for equality only
 }
 
 func fileUpper(c *Context) (int64, bool) {

@@ -209,7 +209,7 @@ func age(c *Context, p *Process) (int64, bool) {
 	if p == nil || p.Key.StartBoottimeNs == 0 || now < p.Key.StartBoottimeNs {
 		return 0, false
 	}
-	return int64(now - p.Key.StartBoottimeNs), true
+	return int64(now - p.Key.StartBoottimeNs), true //nolint:gosec // nanoseconds since boot
 }
 
 // property reads a yes-or-no of the acting process.

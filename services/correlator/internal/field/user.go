@@ -26,7 +26,7 @@ func groupID(c *Context) (int64, bool) {
 }
 
 func loginID(c *Context) (int64, bool) {
-	login := NoLogin
+	var login uint32
 	switch cred := c.Event.GetCredentials(); {
 	case cred != nil:
 		login = cred.GetLoginUid()

@@ -131,8 +131,9 @@ func (c *compiler) eventTypes(n *condition.Check, out *compiled) (knowledge, pre
 		return never, nil
 	case c.kinds:
 		return always, nil
+	default:
+		return depends, func(c *field.Context) bool { return field.KindOf(c.Event).Has(kinds) }
 	}
-	return depends, func(c *field.Context) bool { return field.KindOf(c.Event).Has(kinds) }
 }
 
 func (c *compiler) strings(n *condition.Check, f field.Field, out *compiled) predicate {
@@ -232,8 +233,9 @@ func compareNumbers(op condition.Op, a, b int64) bool {
 		return a > b
 	case condition.GreaterEqual:
 		return a >= b
+	default: // numbers have no other
+		return false
 	}
-	return false
 }
 
 func (c *compiler) booleans(n *condition.Check, f field.Field) predicate {

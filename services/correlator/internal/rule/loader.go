@@ -33,7 +33,6 @@ type macro struct {
 	tree   condition.Node
 	parsed bool
 	busy   bool
-	depth  int
 }
 
 // loader gathers the items of all files, then compiles them.
@@ -185,7 +184,7 @@ func (s *Set) add(c compiledRule) {
 func (l *loader) compileRule(d *definition, check *compiler, compilers []*compiler) compiledRule {
 	r := &Rule{
 		Name: d.name, Description: d.description, Priority: d.priority, Effect: d.effect, Tags: d.tags,
-		Position: d.place.position(), Enabled: d.enabled && d.effect != findingv1.Effect_EFFECT_DISABLE,
+		Condition: strings.TrimSpace(d.condition.value), Position: d.place.position(), Enabled: d.enabled && d.effect != findingv1.Effect_EFFECT_DISABLE,
 	}
 	if d.source != syscallSource {
 		r.Enabled = false

@@ -132,7 +132,7 @@ func appendEscaped(dst []byte, value string) []byte {
 		case r <= 0xff:
 			dst = appendHex(append(dst, `\x`...), uint32(r), 2)
 		default:
-			dst = appendHex(append(dst, `\u{`...), uint32(r), 4)
+			dst = appendHex(append(dst, `\u{`...), uint32(r), 4) //nolint:gosec // a decoded rune is not negative
 			dst = append(dst, '}')
 		}
 		i += size

@@ -34,7 +34,9 @@ type Rule struct {
 	Priority    findingv1.Priority
 	Effect      findingv1.Effect
 	Tags        []string
-	Position    Position
+	// Condition as written, macros and lists not expanded.
+	Condition string
+	Position  Position
 	// Enabled is false for a rule that no event matches: switched off, of effect disable, of a
 	// source that is not provided, or skipped for an unknown field.
 	Enabled bool

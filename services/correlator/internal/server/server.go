@@ -47,7 +47,7 @@ func (s *Server) ListRules(context.Context, *correlatorv1.ListRulesRequest) (*co
 			effect = "disable"
 		}
 		answer.Rules = append(answer.Rules, &correlatorv1.Rule{
-			Name: r.Name, Description: r.Description, Priority: word(r.Priority.String(), "PRIORITY_"), Effect: effect,
+			Name: r.Name, Description: r.Description, Condition: r.Condition, Priority: word(r.Priority.String(), "PRIORITY_"), Effect: effect,
 			Tags: r.Tags, Matches: s.matches.Of(r),
 		})
 	}

@@ -45,7 +45,8 @@ func (q *Queue) reportDropped(ctx context.Context) {
 	q.mu.Unlock()
 	w := newWriter(q.db)
 	defer w.discard()
-	if err := w.set([]byte(unreportedKey), binary.BigEndian.AppendUint64(nil, left)); err == nil {
+	err = w.set([]byte(unreportedKey), binary.BigEndian.AppendUint64(nil, left))
+	if err == nil {
 		err = w.commit()
 	}
 	if err != nil {
