@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,20 +10,19 @@ import (
 
 func TestReleasesOnceAfterABusyTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var used uint64
-		releases := 0
-		k := &Keeper{every: time.Second, allocated: func() uint64 { return used }, release: func() { releases++ }}
+		var used atomic.Uint64 // a timer orders nothing for the race detector
+		var releases atomic.Int64
+		k := &Keeper{every: time.Second, allocated: func() uint64 { return used.Load() }, release: func() { releases.Add(1) }}
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- k.Run(ctx) }()
-		synctest.Wait() // it has looked once
-		step := func(bytes uint64, want int) {
+		step := func(bytes uint64, want int64) {
 			t.Helper()
-			used += bytes
+			used.Add(bytes)
 			time.Sleep(time.Second)
 			synctest.Wait()
-			if releases != want {
-				t.Errorf("after %d more bytes: %d releases, want %d", bytes, releases, want)
+			if got := releases.Load(); got != want {
+				t.Errorf("after %d more bytes: %d releases, want %d", bytes, got, want)
 			}
 		}
 		step(0, 0)

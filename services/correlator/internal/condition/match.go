@@ -70,8 +70,9 @@ func CompareStrings(op Op, s, value string) bool {
 		return strings.HasPrefix(s, value)
 	case EndsWith:
 		return strings.HasSuffix(s, value)
+	default:
+		return false
 	}
-	return false
 }
 
 // regexMatcher matches the whole string, as Falco does.

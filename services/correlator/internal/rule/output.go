@@ -130,7 +130,7 @@ func appendEscaped(dst []byte, value string) []byte {
 		case r == ' ' || unicode.IsGraphic(r) && !unicode.IsSpace(r):
 			dst = append(dst, value[i:i+size]...)
 		case r <= 0xff:
-			dst = appendHex(append(dst, `\x`...), uint32(r), 2)
+			dst = appendHex(append(dst, `\x`...), uint32(r), 2) //nolint:gosec // a decoded rune is not negative
 		default:
 			dst = appendHex(append(dst, `\u{`...), uint32(r), 4) //nolint:gosec // a decoded rune is not negative
 			dst = append(dst, '}')
