@@ -41,5 +41,6 @@ stop_containerd() {
 	containerd_pid=
 	rm -rf "$containerd_home"
 	rm -f "$containerd_socket" "$containerd_socket.ttrpc"
-	rmdir "${containerd_socket%/*}" 2>/dev/null || true
+	# What containerd, its shims and runC make beside the socket whatever their configuration says, if it is empty.
+	find "${containerd_socket%/*}" -depth -type d -empty -delete
 }

@@ -143,7 +143,22 @@ func (d *Daemon) remove(t *testing.T) {
 	}
 	d.Down(t)
 	d.unmount()
+	removeParents()
 	if err := os.RemoveAll(d.directory); err != nil {
 		t.Errorf("remove containerd's files: %v", err)
+	}
+}
+
+// removeParents removes the empty directories that runC leaves when its last container of a namespace goes: the
+// cgroups' parent in each hierarchy, and its own state.
+func removeParents() {
+	for _, pattern := range []string{"/sys/fs/cgroup/" + Namespace, "/sys/fs/cgroup/*/" + Namespace, "/run/containerd/runc/" + Namespace} {
+		left, err := filepath.Glob(pattern)
+		if err != nil {
+			continue
+		}
+		for _, path := range left {
+			_ = os.Remove(path) // not empty: another test's
+		}
 	}
 }

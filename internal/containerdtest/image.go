@@ -55,8 +55,7 @@ func (d *Daemon) Run(t *testing.T, id string, args ...string) {
 // RunWith is Run with flags of `ctr run`.
 func (d *Daemon) RunWith(t *testing.T, flags []string, id string, args ...string) {
 	t.Helper()
-	// A cgroup at the top: runC removes it with the container, and would leave a parent behind.
-	words := append([]string{"run", "--detach", "--snapshotter", "native", "--cgroup", "/palisade-test-" + id}, flags...)
+	words := append([]string{"run", "--detach", "--snapshotter", "native"}, flags...)
 	d.Ctr(t, append(append(words, ImageName, id), args...)...)
 }
 
