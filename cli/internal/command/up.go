@@ -68,9 +68,10 @@ func executableDirectory() string {
 	return filepath.Dir(path)
 }
 
+// hostName is the name in the node's certificate unless another is chosen; a host that was never named says "(none)".
 func hostName() string {
 	name, err := os.Hostname()
-	if err != nil || name == "" {
+	if err != nil || name == "" || name == "(none)" {
 		return "node"
 	}
 	return name

@@ -26,14 +26,20 @@ static __always_inline __u64 cgroup_id(struct task_struct *task)
 	return BPF_CORE_READ(css, cgroup, kn, id);
 }
 
-/* The namespace /proc/<pid>/ns/pid shows; nsproxy has only the one for children. */
+/*
+ * The namespace /proc/<pid>/ns/pid shows; nsproxy has only the one for children. The pointer is copied
+ * out of the task first: Linux 6.1 does not let a number that it has no bounds for be added to a typed
+ * pointer ("math between ptr_ pointer and register with unbounded min value is not allowed").
+ */
 static __always_inline __u32 pid_namespace_inum(struct task_struct *task)
 {
-	struct pid *pid = task->thread_pid;
+	struct pid *pid = 0;
 	struct pid_namespace *ns = 0;
-	__u64 upid = (__u64)pid + bpf_core_field_offset(struct pid, numbers);
+	__u64 upid;
 
-	upid += (__u64)pid->level * bpf_core_type_size(struct upid);
+	bpf_core_read(&pid, sizeof(pid), &task->thread_pid);
+	upid = (__u64)pid + bpf_core_field_offset(struct pid, numbers) +
+	       (__u64)BPF_CORE_READ(pid, level) * bpf_core_type_size(struct upid);
 	bpf_probe_read_kernel(&ns, sizeof(ns),
 			      (void *)(upid + bpf_core_field_offset(struct upid, ns)));
 	return BPF_CORE_READ(ns, ns.inum);
