@@ -3,6 +3,7 @@
 containerd_socket=/run/containerd/containerd.sock
 containerd_pid=
 containerd_home=
+containerd_inode=
 
 start_containerd() {
 	if ctr --address "$containerd_socket" --timeout 2s version >/dev/null 2>&1; then
@@ -24,6 +25,7 @@ start_containerd() {
 	containerd_pid=$!
 	for _ in $(seq 100); do
 		if ctr --address "$containerd_socket" --timeout 1s version >/dev/null 2>&1; then
+			containerd_inode=$(stat -c %i "$containerd_socket")
 			return
 		fi
 		sleep 0.1
@@ -40,6 +42,9 @@ stop_containerd() {
 	wait "$containerd_pid" 2>/dev/null || true
 	containerd_pid=
 	rm -rf "$containerd_home"
+	if [[ $(stat -c %i "$containerd_socket" 2>/dev/null) != "$containerd_inode" ]]; then
+		return 0 # the host's own containerd was started meanwhile and has taken the place
+	fi
 	rm -f "$containerd_socket" "$containerd_socket.ttrpc"
 	# What containerd, its shims and runC make beside the socket whatever their configuration says, if it is empty.
 	find "${containerd_socket%/*}" -depth -type d -empty -delete

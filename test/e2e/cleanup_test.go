@@ -13,9 +13,19 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// TestStopLeavesNothing compares the host before a node ran and after.
+// TestStopLeavesNothing compares the host before a node ran and after, with state that is thrown away, as make run has
+// it.
 func TestStopLeavesNothing(t *testing.T) {
 	n := layNode(t)
+	n.extra = []string{"--ephemeral"}
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary) // where the state goes
+	if err := os.Chmod(temporary, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(temporary), 0o711); err != nil {
+		t.Fatal(err)
+	}
 	before := takeInventory(t)
 	n.start()
 	running := n.processes()
@@ -32,6 +42,9 @@ func TestStopLeavesNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(n.run); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%s is still there: %v", n.run, err)
+	}
+	if state, err := os.ReadDir(temporary); err != nil || len(state) > 0 {
+		t.Errorf("left in the temporary directory: %v, %v", state, err)
 	}
 	var left inventory
 	nothing := func() bool { left = takeInventory(t).without(before); return left.empty() }

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
+	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	enforcerv1 "github.com/palisade-sec/palisade/api/palisade/enforcer/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
@@ -161,6 +163,14 @@ func callEverything(sockets rpc.Sockets, process string) map[string]error {
 	results := map[string]error{}
 	_, results["GetStatus"] = processv1.NewProcessServiceClient(conn).GetStatus(ctx, &processv1.GetStatusRequest{})
 	switch process {
+	case "collector":
+		stream, err := collectorv1.NewEventServiceClient(conn).StreamEvents(ctx)
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		results["StreamEvents"] = err
+	case "correlator":
+		_, results["ListRules"] = correlatorv1.NewRuleServiceClient(conn).ListRules(ctx, &correlatorv1.ListRulesRequest{})
 	case "enforcer":
 		_, results["Kill"] = enforcerv1.NewActionServiceClient(conn).Kill(ctx, &enforcerv1.KillRequest{
 			Process: &eventv1.ProcessKey{Pid: uint32(os.Getpid())},
@@ -169,8 +179,10 @@ func callEverything(sockets rpc.Sockets, process string) map[string]error {
 		_, results["PushFindings"] = uplinkv1.NewQueueServiceClient(conn).PushFindings(ctx, &uplinkv1.PushFindingsRequest{})
 		_, results["ListFindings"] = uplinkv1.NewFindingServiceClient(conn).ListFindings(ctx, &uplinkv1.ListFindingsRequest{})
 	case "gate":
-		results["containerd Delete"] = conn.Invoke(ctx, "/containerd.services.containers.v1.Containers/Delete",
-			&processv1.GetStatusRequest{}, &processv1.GetStatusResponse{})
+		for _, method := range []string{"List", "Delete"} { // one that is forwarded for the correlator, one that never is
+			results["containerd "+method] = conn.Invoke(ctx, "/containerd.services.containers.v1.Containers/"+method,
+				&processv1.GetStatusRequest{}, &processv1.GetStatusResponse{})
+		}
 	}
 	return results
 }

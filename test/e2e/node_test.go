@@ -24,8 +24,9 @@ type node struct {
 	run        string // directory of sockets
 	bin        string // its own copies of the binaries
 	state      string
-	nodes      string // address of 8084
-	people     string // address of 8083
+	nodes      string   // address of 8084
+	people     string   // address of 8083
+	extra      []string // more words for palisade up
 	up         *exec.Cmd
 	ended      chan struct{}
 	stdout     *output
@@ -100,10 +101,10 @@ func (n *node) start(env ...string) {
 }
 
 func (n *node) upArguments() []string {
-	return []string{
+	return append([]string{
 		"up", "--run", n.run, "--state", n.state, "--containerd-socket", n.containerd.Socket,
 		"--nodes-listen", n.nodes, "--people-listen", n.people, "--node-name", "e2e-node",
-	}
+	}, n.extra...)
 }
 
 func (n *node) hasEnded() bool {

@@ -32,7 +32,7 @@ func TestEachProcessHoldsItsRow(t *testing.T) {
 			}
 			checkStatus(t, pid, row, table.SocketGroup)
 			checkNamespaces(t, pid, row)
-			checkLimits(t, filepath.Base(n.run), pid, row)
+			checkLimits(t, strings.ReplaceAll(strings.Trim(n.run, "/"), "/", "-"), pid, row)
 		})
 	}
 }

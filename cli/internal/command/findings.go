@@ -38,6 +38,9 @@ With -o json each finding is one line of JSON, fields as in api/palisade/finding
 			defer conn.Close()
 			print := opts.printer(cmd.OutOrStdout())
 			if follow {
+				if status := opts.askStatus(cmd.Context(), "uplink"); status.PID == 0 {
+					return fmt.Errorf("nothing to follow: %v", status.Warnings)
+				}
 				return watch(cmd.Context(), conn, limit, print)
 			}
 			client := uplinkv1.NewFindingServiceClient(conn)
@@ -76,12 +79,17 @@ func findingJSON(w io.Writer, f *findingv1.Finding) error {
 	return err
 }
 
+// missedBacklog is how many findings are asked for after the uplink was away: what came meanwhile is among them.
+const missedBacklog = 1000
+
 // watch hands over findings as they come, each once, until ctx ends; it comes back when the uplink was restarted.
 func watch(ctx context.Context, conn *grpc.ClientConn, backlog uint32, take func(*findingv1.Finding) error) error {
 	client := uplinkv1.NewFindingServiceClient(conn)
 	seen := newRecent(4096)
+	began := time.Now()
+	again := false // the stream was up once
 	for {
-		stream, err := client.WatchFindings(ctx, &uplinkv1.WatchFindingsRequest{Backlog: backlog})
+		stream, err := client.WatchFindings(ctx, &uplinkv1.WatchFindingsRequest{Backlog: backlog}, grpc.WaitForReady(true))
 		for err == nil {
 			var answer *uplinkv1.WatchFindingsResponse
 			answer, err = stream.Recv()
@@ -89,13 +97,16 @@ func watch(ctx context.Context, conn *grpc.ClientConn, backlog uint32, take func
 			if err != nil || !seen.add(finding.GetId()) {
 				continue
 			}
+			if again && finding.GetTime().AsTime().Before(began) {
+				continue // older than this watch, and asked for only to find what was missed
+			}
 			if err := take(finding); err != nil {
 				return err
 			}
 		}
 		switch status.Code(err) {
 		case codes.Unavailable, codes.ResourceExhausted, codes.Internal:
-			backlog = 1000 // what came while we were away
+			backlog, again = missedBacklog, true
 		default:
 			if ctx.Err() != nil {
 				return ctx.Err()

@@ -36,8 +36,11 @@ func (e usageError) Unwrap() error { return e.error }
 // Execute runs the command line and returns the exit code: 0, 1 if what was asked for did not work, 2 if it was asked
 // for wrongly.
 func Execute(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// A closed terminal (SIGHUP) is a reason to clean up like any other, and a reader of our output that is gone
+	// (SIGPIPE) is an error of that write, not a reason to die without cleaning up.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	signal.Ignore(syscall.SIGPIPE)
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -23,8 +23,9 @@ type terminal struct {
 	paint   show.Painter
 	verbose bool
 
-	mu       sync.Mutex
-	password string
+	mu        sync.Mutex
+	password  string
+	announced bool // the banner is out
 }
 
 func (t *terminal) note(format string, args ...any) {
@@ -52,7 +53,11 @@ func (t *terminal) processLine(process, line string) {
 	if password, ok := strings.CutPrefix(line, passwordPrefix); ok {
 		t.mu.Lock()
 		t.password = password
+		late := t.announced
 		t.mu.Unlock()
+		if late { // it is told once, so it must be shown
+			t.note("  login     admin / %s   (shown this once)", show.Safe(password))
+		}
 		return
 	}
 	var entry struct {
@@ -77,6 +82,7 @@ func (t *terminal) processLine(process, line string) {
 func (t *terminal) banner(settings node.Settings, healthy, all int) {
 	t.mu.Lock()
 	password := t.password
+	t.announced = true
 	t.mu.Unlock()
 	lines := []string{"", fmt.Sprintf("Palisade is up: %d of %d processes healthy (palisade status)", healthy, all)}
 	if settings.Console == "" {

@@ -88,6 +88,9 @@ func up(ctx context.Context, settings node.Settings, term *terminal, opts *optio
 	}
 	n, err := node.Prepare(settings)
 	if err != nil {
+		if settings.Ephemeral {
+			err = errors.Join(err, os.RemoveAll(settings.State))
+		}
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()

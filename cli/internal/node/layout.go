@@ -133,9 +133,13 @@ func refuseForeign(flag, path string, own func(name string) bool) error {
 	return nil
 }
 
-// ownRuntime reports whether a name in the run-time directory is ours.
-func ownRuntime(name string) bool {
-	return name == "config" || strings.HasPrefix(name, ".listen-") || filepath.Ext(name) == ".sock"
+// ownRuntime returns a function that reports whether a name in the run-time directory is ours.
+func ownRuntime(table privilege.Table) func(string) bool {
+	return func(name string) bool {
+		process, isSocket := strings.CutSuffix(name, ".sock")
+		_, err := table.Row(process)
+		return name == "config" || name == traceSocket || strings.HasPrefix(name, ".listen-") || (isSocket && err == nil)
+	}
 }
 
 // ownState returns a function that reports whether a name in the state directory is ours.
@@ -147,7 +151,7 @@ func ownState(table privilege.Table) func(string) bool {
 }
 
 // removeRuntime removes what is ours in the run-time directory, and the directory if nothing else is in it.
-func (s Settings) removeRuntime() error {
+func (s Settings) removeRuntime(own func(name string) bool) error {
 	entries, err := os.ReadDir(s.Runtime)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -157,7 +161,7 @@ func (s Settings) removeRuntime() error {
 	}
 	var errs []error
 	for _, entry := range entries {
-		if ownRuntime(entry.Name()) {
+		if own(entry.Name()) {
 			errs = append(errs, os.RemoveAll(filepath.Join(s.Runtime, entry.Name())))
 		}
 	}

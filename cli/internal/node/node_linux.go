@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"go.yaml.in/yaml/v3"
@@ -41,7 +42,7 @@ func Prepare(settings Settings) (*Node, error) {
 		return nil, err
 	}
 	if err := errors.Join(
-		refuseForeign("--run", settings.Runtime, ownRuntime),
+		refuseForeign("--run", settings.Runtime, ownRuntime(table)),
 		refuseForeign("--state", settings.State, ownState(table)),
 	); err != nil {
 		return nil, err
@@ -124,8 +125,10 @@ func (n *Node) Processes(output func(process, line string)) ([]supervise.Process
 	return processes, nil
 }
 
-// cgroupName is the parent of the processes' cgroups, one for each run-time directory.
-func (n *Node) cgroupName() string { return filepath.Base(n.settings.Runtime) }
+// cgroupName is the parent of the processes' cgroups, one for each run-time directory: /run/palisade has run-palisade.
+func (n *Node) cgroupName() string {
+	return strings.ReplaceAll(strings.Trim(filepath.Clean(n.settings.Runtime), "/"), "/", "-")
+}
 
 func (n *Node) spec(row privilege.Row, group *cgroup.Group) (launch.Spec, error) {
 	binary := filepath.Join(n.settings.Binaries, "palisade-"+row.Name)
@@ -174,7 +177,9 @@ func (n *Node) environment(row privilege.Row) []string {
 }
 
 // TraceSocket is where processes without a network leave their traces.
-func (n *Node) TraceSocket() string { return filepath.Join(n.settings.Runtime, "otlp.sock") }
+func (n *Node) TraceSocket() string { return filepath.Join(n.settings.Runtime, traceSocket) }
+
+const traceSocket = "otlp.sock"
 
 // SocketGroup owns the node's sockets.
 func (n *Node) SocketGroup() int { return int(n.table.SocketGroup) }
@@ -242,7 +247,7 @@ func (n *Node) Close() error {
 	for _, group := range n.groups {
 		errs = append(errs, group.Remove())
 	}
-	errs = append(errs, n.settings.removeRuntime())
+	errs = append(errs, n.settings.removeRuntime(ownRuntime(n.table)))
 	if n.settings.Ephemeral {
 		errs = append(errs, os.RemoveAll(n.settings.State))
 	}

@@ -78,13 +78,23 @@ func complaint(name, output string, err error) error {
 	return fmt.Errorf("palisade-%s: %w", name, err)
 }
 
-// Run keeps all processes running until ctx ends, then asks them to stop and waits for them.
+// Run keeps all processes running until ctx ends. Then it stops them one after the other in the order given, which is
+// the one events flow in: what the first has seen is with the next before that one is asked to stop.
 func (s *Supervisor) Run(ctx context.Context) error {
-	var running sync.WaitGroup
-	for _, p := range s.processes {
-		running.Go(func() { s.keep(ctx, p) })
+	stops := make([]func(), len(s.processes))
+	for i, p := range s.processes {
+		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			s.keep(own, p)
+		}()
+		stops[i] = func() { cancel(); <-ended }
 	}
-	running.Wait()
+	<-ctx.Done()
+	for _, stop := range stops {
+		stop()
+	}
 	return ctx.Err()
 }
 
