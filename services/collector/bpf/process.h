@@ -35,24 +35,24 @@ const volatile __u8 exit_tells_group_dead = 0;
  */
 __attribute__((noinline)) int argv_pages(struct scratch *s, __u64 to, __u64 from, __u64 want)
 {
-	__u64 done = 0, copied, len;
+	__u64 done = 0, at, len;
 	int i, missing = 0;
 
 	if (!s)
 		return 0;
-	bound(to, sizeof(struct exec_record) + 2 * PATH_MAX);
 	s->argv_copied = 0;
 	for (i = 0; i <= ARGV_MAX / PAGE && done < want; i++) {
 		len = PAGE - ((from + done) & (PAGE - 1));
 		if (len > want - done)
 			len = want - done;
 		bound(len, PAGE);
-		copied = s->argv_copied;
-		bound(copied, ARGV_MAX);
-		if (bpf_probe_read_user(&s->record[to + copied], len, (void *)(from + done)))
+		/* Bounded where it is used: Linux 6.1 forgets the bounds of what it spills. */
+		at = to + s->argv_copied;
+		bound(at, sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX);
+		if (bpf_probe_read_user(&s->record[at], len, (void *)(from + done)))
 			missing = 1;
 		else
-			s->argv_copied = copied + len;
+			s->argv_copied += len;
 		done += len;
 	}
 	return missing;
