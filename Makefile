@@ -33,6 +33,11 @@ test: setup build vet ## Run every test, as root, against the real kernel, conta
 	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on $(TESTFLAGS) $$(go list work | grep -v /test/e2e)
 	$(SUDO) env "PATH=$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -p=1 -timeout=10m $(TESTFLAGS) ./test/e2e/...
 
+.PHONY: test-vm
+test-vm: setup build ## Run the demo in a VM with Debian's kernel and cgroup v2 (QEMU, about a minute)
+	@deploy/dev/setup.sh qemu-system-x86_64:qemu-system-x86 cpio:cpio
+	test/vm/run.sh
+
 .PHONY: build
 build: ## Build every binary into bin/, static, without cgo
 	@mkdir -p bin
