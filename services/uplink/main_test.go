@@ -148,6 +148,9 @@ func TestBadInputIsNamed(t *testing.T) {
 	tests := map[string]struct{ more, want string }{
 		"unknown key":   {"colour: red", `unknown key "colour"`},
 		"queue bound":   {"queue: {pending: 0}", "queue.pending"},
+		"queue size":    {"queue: {pending_bytes: 1}", "queue.pending_bytes"},
+		"kept size":     {"queue: {delivered_bytes: -1}", "queue.delivered_bytes"},
+		"free space":    {"queue: {min_free_bytes: 0}", "queue.min_free_bytes"},
 		"address":       {"console: {address: nowhere}", "console.address"},
 		"push time-out": {"console: {push_timeout: 1ms}", "console.push_timeout"},
 	}

@@ -29,10 +29,10 @@ import (
 	"github.com/palisade-sec/palisade/internal/rpc"
 )
 
-// TestNodePortAnswersNobodyWithoutACertificate reads 8084's raw bytes: a client without a certificate must get TLS
+// TestDoorOfNodesIsShutWithoutACertificate reads 8084's raw bytes: a client without a certificate must get TLS
 // handshake records and an alert, and no application data (RFC 8446, 5.1: content type 23 before the handshake is
 // over is encrypted handshake, so the check is made on what the TLS library hands out and on the alert).
-func TestNodePortAnswersNobodyWithoutACertificate(t *testing.T) {
+func TestDoorOfNodesIsShutWithoutACertificate(t *testing.T) {
 	n := startNode(t)
 	raw, err := net.Dial("tcp", n.nodes)
 	if err != nil {
@@ -63,8 +63,8 @@ func TestNodePortAnswersNobodyWithoutACertificate(t *testing.T) {
 	}
 }
 
-// TestNodeCertificateDoesNotOpenTheConsole shows 8083 a valid node certificate and no login.
-func TestNodeCertificateDoesNotOpenTheConsole(t *testing.T) {
+// TestDoorOfPeopleIsShutForNodeCertificates shows 8083 a valid node certificate and no login.
+func TestDoorOfPeopleIsShutForNodeCertificates(t *testing.T) {
 	n := startNode(t)
 	enroll := filepath.Join(n.state, "enroll")
 	pair, err := tls.LoadX509KeyPair(filepath.Join(enroll, "node.crt"), filepath.Join(enroll, "node.key"))
@@ -83,8 +83,8 @@ func TestNodeCertificateDoesNotOpenTheConsole(t *testing.T) {
 	}
 }
 
-// TestUserPasswordDoesNotOpenTheNodePort sends the admin's credentials to 8084.
-func TestUserPasswordDoesNotOpenTheNodePort(t *testing.T) {
+// TestDoorOfNodesIsShutForPasswords sends the admin's credentials to 8084.
+func TestDoorOfNodesIsShutForPasswords(t *testing.T) {
 	n := startNode(t)
 	b := n.stranger()
 	request, err := http.NewRequest(http.MethodGet, "https://"+n.nodes+"/palisade.console.v1.IngestService/PushFindings", nil)
@@ -101,9 +101,9 @@ func TestUserPasswordDoesNotOpenTheNodePort(t *testing.T) {
 // asStranger makes the test binary call every socket in this directory instead of running tests.
 const asStranger = "PALISADE_E2E_CALL_SOCKETS"
 
-// TestWrongUIDIsRefusedOnEverySocket calls from a process that may open the sockets, being in their group, but runs as
+// TestDoorOfEverySocketIsShutForOtherUIDs calls from a process that may open the sockets, being in their group, but runs as
 // nobody, and from Palisade processes that are not the callee's callers.
-func TestWrongUIDIsRefusedOnEverySocket(t *testing.T) {
+func TestDoorOfEverySocketIsShutForOtherUIDs(t *testing.T) {
 	n := startNode(t)
 	table, err := privilege.Load()
 	if err != nil {

@@ -31,7 +31,7 @@ const (
 // QueueService takes findings in.
 type QueueServiceClient interface {
 	// PushFindings stores findings durably. When it answers they are on disk and will reach the console once;
-	// a finding whose id is known already is not stored again.
+	// a finding whose id is known already is not stored again. UNAVAILABLE while the disk is nearly full: push again.
 	//
 	// Caller: correlator, over the uplink's unix socket.
 	PushFindings(ctx context.Context, in *PushFindingsRequest, opts ...grpc.CallOption) (*PushFindingsResponse, error)
@@ -62,7 +62,7 @@ func (c *queueServiceClient) PushFindings(ctx context.Context, in *PushFindingsR
 // QueueService takes findings in.
 type QueueServiceServer interface {
 	// PushFindings stores findings durably. When it answers they are on disk and will reach the console once;
-	// a finding whose id is known already is not stored again.
+	// a finding whose id is known already is not stored again. UNAVAILABLE while the disk is nearly full: push again.
 	//
 	// Caller: correlator, over the uplink's unix socket.
 	PushFindings(context.Context, *PushFindingsRequest) (*PushFindingsResponse, error)

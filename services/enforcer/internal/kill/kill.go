@@ -25,9 +25,10 @@ type Config struct {
 	// AllowHost also kills processes in the host's pid namespace: the host's own, and those of containers that
 	// share it.
 	AllowHost bool `yaml:"allow_host"`
-	// PerRule and Total bound kills a minute.
+	// PerRule bounds the kills a minute that one rule has in one container; what is in no container counts as one.
 	PerRule int `yaml:"per_rule_per_minute"`
-	Total   int `yaml:"total_per_minute"`
+	// Total bounds the kills a minute on the node, whatever the rule and container.
+	Total int `yaml:"total_per_minute"`
 	// Confirm is how long to wait for the process to end, for the answer.
 	Confirm time.Duration `yaml:"confirm"`
 }
@@ -58,7 +59,7 @@ type Request struct {
 	BootID          string
 	PID             uint32
 	StartBoottimeNs uint64
-	// The rest is for the audit log; Rule is also whose budget is spent.
+	// The rest is for the audit log; Rule and ContainerID are also whose budget is spent.
 	Rule, Effect, FindingID, ContainerID string
 	PeerUID, PeerPID                     uint32
 }
@@ -199,7 +200,7 @@ func (k *Killer) judge(req Request, t *trial) Result {
 	if reason := refusal(judged); reason != "" {
 		return Result{Outcome: Refused, Reason: ReasonProtected, Detail: "never killed: " + reason}
 	}
-	if spent := k.budget.take(req.Rule, k.now()); spent != "" {
+	if spent := k.budget.take(share{req.Rule, req.ContainerID}, k.now()); spent != "" {
 		return Result{Outcome: Refused, Reason: ReasonBudget, Detail: spent}
 	}
 	record := k.record(req, target.comm)

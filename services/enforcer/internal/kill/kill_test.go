@@ -385,16 +385,6 @@ func TestKillCountsRefusalsInsteadOfRecordingThemAll(t *testing.T) {
 	}
 }
 
-func TestBudgetBoundsItsRules(t *testing.T) {
-	b := newBudget(Config{PerRule: 1, Total: 60_000})
-	for i := range maxRules + 100 {
-		b.take(strconv.Itoa(i), time.Now())
-	}
-	if got := len(b.rules); got != maxRules+1 {
-		t.Errorf("%d limiters, want %d and the shared one", got, maxRules)
-	}
-}
-
 func parsePID(t *testing.T, s string) uint32 {
 	t.Helper()
 	pid, err := strconv.ParseUint(s, 10, 31)

@@ -103,7 +103,7 @@ func (q *Queue) write(ops []op) (results []int, added []Stored, err error) {
 			}
 			results[i]++
 			pushed = append(pushed, entry)
-			added = append(added, Stored{Sequence: next, Finding: entry.finding})
+			added = append(added, Stored{Sequence: next, Finding: entry.finding, size: sizeOf(len(entry.raw))})
 		}
 		for _, sequence := range op.deliver {
 			if err := w.set(sequenceKey(deliveredPrefix, sequence), nil); err != nil {
@@ -123,7 +123,7 @@ func (q *Queue) apply(ops []op, pushed []entry, added []Stored) (discarded []uin
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i, entry := range pushed {
-		q.index.pending[entry.rank].push(added[i].Sequence)
+		q.index.pending[entry.rank].push(added[i].Sequence, added[i].size)
 		q.index.last = added[i].Sequence
 		q.metrics.in.Inc()
 	}
@@ -131,14 +131,14 @@ func (q *Queue) apply(ops []op, pushed []entry, added []Stored) (discarded []uin
 		for _, sequence := range op.deliver {
 			q.metrics.out.Inc()
 			q.sent++
-			if q.index.remove(sequence) {
-				q.index.delivered.push(sequence)
+			if size, ok := q.index.remove(sequence); ok {
+				q.index.delivered.push(sequence, size)
 			} else {
 				discarded = append(discarded, sequence) // dropped while it was under way
 			}
 		}
 		for _, sequence := range op.discard {
-			if q.index.remove(sequence) {
+			if _, ok := q.index.remove(sequence); ok {
 				q.metrics.dropped.WithLabelValues(op.reason).Inc()
 			}
 			discarded = append(discarded, sequence)
@@ -150,8 +150,8 @@ func (q *Queue) apply(ops []op, pushed []entry, added []Stored) (discarded []uin
 // enforceBounds drops what is over the limits.
 func (q *Queue) enforceBounds() error {
 	q.mu.Lock()
-	expired := q.index.expire(q.cfg.Delivered)
-	evicted := q.index.evict(q.index.waiting() - q.cfg.Pending)
+	expired := q.index.expire(q.cfg.Delivered, q.cfg.DeliveredBytes)
+	evicted := q.index.evict(q.cfg.Pending, q.cfg.PendingBytes)
 	if n := uint64(len(evicted)); n > 0 {
 		q.dropped.count += n
 		q.dropped.unreported += n

@@ -4,23 +4,31 @@ import (
 	"slices"
 )
 
-// fifo is a queue of ascending sequence numbers.
+// fifo is a queue of ascending sequence numbers, each with the size of what it stands for.
 type fifo struct {
 	sequences []uint64
+	sizes     []uint32 // beside sequences, since a struct of both would take 16 bytes
 	head      int
+	bytes     int64 // sum of sizes
 }
 
 func (f *fifo) len() int { return len(f.sequences) - f.head }
 
-func (f *fifo) push(sequence uint64) { f.sequences = append(f.sequences, sequence) }
+func (f *fifo) push(sequence uint64, size uint32) {
+	f.sequences = append(f.sequences, sequence)
+	f.sizes = append(f.sizes, size)
+	f.bytes += int64(size)
+}
 
 func (f *fifo) pop() uint64 {
 	sequence := f.sequences[f.head]
+	f.bytes -= int64(f.sizes[f.head])
 	f.head++
 	if f.head == len(f.sequences) {
 		*f = fifo{} // gives the memory of an outage back
 	} else if f.head > 1024 && f.head > len(f.sequences)/2 {
 		f.sequences = slices.Clone(f.sequences[f.head:])
+		f.sizes = slices.Clone(f.sizes[f.head:])
 		f.head = 0
 	}
 	return sequence
@@ -32,21 +40,24 @@ func (f *fifo) find(sequence uint64) (at int, ok bool) {
 }
 
 // remove takes out one sequence; nearly always that is the head.
-func (f *fifo) remove(sequence uint64) bool {
+func (f *fifo) remove(sequence uint64) (size uint32, ok bool) {
 	at, ok := f.find(sequence)
 	if !ok {
-		return false
+		return 0, false
 	}
+	size = f.sizes[at]
 	if at == f.head {
 		f.pop()
-		return true
+		return size, true
 	}
 	f.sequences = slices.Delete(f.sequences, at, at+1)
-	return true
+	f.sizes = slices.Delete(f.sizes, at, at+1)
+	f.bytes -= int64(size)
+	return size, true
 }
 
 // index knows which findings are pending, by severity, and which are delivered, each in order of arrival. It holds
-// 8 bytes a finding. Not safe for concurrent use.
+// 12 bytes a finding. Not safe for concurrent use.
 type index struct {
 	pending   [ranks]fifo
 	delivered fifo
@@ -61,6 +72,15 @@ func (x *index) waiting() int {
 	return n
 }
 
+// waitingBytes is the size of what is pending.
+func (x *index) waitingBytes() int64 {
+	var n int64
+	for i := range x.pending {
+		n += x.pending[i].bytes
+	}
+	return n
+}
+
 func (x *index) isPending(sequence uint64) bool {
 	for i := range x.pending {
 		if _, ok := x.pending[i].find(sequence); ok {
@@ -70,13 +90,13 @@ func (x *index) isPending(sequence uint64) bool {
 	return false
 }
 
-func (x *index) remove(sequence uint64) bool {
+func (x *index) remove(sequence uint64) (size uint32, ok bool) {
 	for i := range x.pending {
-		if x.pending[i].remove(sequence) {
-			return true
+		if size, ok := x.pending[i].remove(sequence); ok {
+			return size, true
 		}
 	}
-	return false
+	return 0, false
 }
 
 // first are the n pending findings that arrived first.
@@ -105,21 +125,25 @@ func (x *index) peek(rank, at int) uint64 {
 	return f.sequences[f.head+at]
 }
 
-// evict takes out the n pending findings that matter least: of the lowest severity the oldest.
-func (x *index) evict(n int) []uint64 {
+// evict takes out the pending findings that matter least, of the lowest severity the oldest, until at most keep of at
+// most keepBytes are left.
+func (x *index) evict(keep int, keepBytes int64) []uint64 {
 	var out []uint64
+	left, bytes := x.waiting(), x.waitingBytes()
 	for rank := ranks - 1; rank >= 0; rank-- {
-		for len(out) < n && x.pending[rank].len() > 0 {
-			out = append(out, x.pending[rank].pop())
+		f := &x.pending[rank]
+		for (left > keep || bytes > keepBytes) && f.len() > 0 {
+			left, bytes = left-1, bytes-int64(f.sizes[f.head])
+			out = append(out, f.pop())
 		}
 	}
 	return out
 }
 
-// expire takes out the oldest delivered findings, so that keep are left.
-func (x *index) expire(keep int) []uint64 {
+// expire takes out the oldest delivered findings, so that at most keep of at most keepBytes are left.
+func (x *index) expire(keep int, keepBytes int64) []uint64 {
 	var out []uint64
-	for x.delivered.len() > keep {
+	for x.delivered.len() > keep || x.delivered.bytes > keepBytes {
 		out = append(out, x.delivered.pop())
 	}
 	return out

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -44,8 +46,12 @@ func databaseOptions(directory string) badger.Options {
 }
 
 // open opens the database and reads the index, and sets a database aside that cannot be read.
-func (q *Queue) open(directory string) error {
-	marker := directory + ".opening"
+func (q *Queue) open() error {
+	directory, marker := q.path, q.path+".opening"
+	if err := q.room(); err != nil {
+		// Earlier tries may have died of the same, so they say nothing about the database.
+		return errors.Join(err, os.RemoveAll(marker))
+	}
 	tries := countTries(marker)
 	err := errors.New("opening it ended the process several times")
 	if tries < attempts {
@@ -55,13 +61,11 @@ func (q *Queue) open(directory string) error {
 		err = q.attempt(directory)
 	}
 	if err != nil && !environmental(err) {
-		aside := fmt.Sprintf("%s.corrupt-%s", directory, q.now().UTC().Format("20060102T150405.000Z"))
+		aside := directory + corruptSuffix + q.now().UTC().Format("20060102T150405.000Z")
 		if renameErr := os.Rename(directory, aside); renameErr != nil {
 			return errors.Join(err, renameErr)
 		}
 		q.log.Error("Set a corrupt queue aside and began a new one", "err", err, "directory", aside)
-		q.warnings = append(q.warnings, fmt.Sprintf(
-			"queue was corrupt and is now %s: findings in it were not delivered; remove it when examined", aside))
 		err = q.attempt(directory)
 	}
 	return errors.Join(err, os.RemoveAll(marker))
@@ -69,8 +73,11 @@ func (q *Queue) open(directory string) error {
 
 // environmental says whether the fault is around the database and not in it: setting it aside would not help.
 func environmental(err error) bool {
-	for _, cause := range []error{fs.ErrPermission, syscall.ENOSPC, syscall.EROFS, syscall.EMFILE, syscall.ENOMEM, syscall.EDQUOT} {
-		if errors.Is(err, cause) {
+	for _, cause := range []error{
+		fs.ErrPermission, syscall.EPERM, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
+	} {
+		// Badger's y.Wrap keeps the text of an error and not the error.
+		if errors.Is(err, cause) || strings.Contains(err.Error(), cause.Error()) {
 			return true
 		}
 	}
@@ -122,14 +129,15 @@ func (q *Queue) reload() error {
 			return fmt.Errorf("read database: strange key of %d bytes", len(keys.Item().Key()))
 		}
 		fresh.last = sequence
+		bytes := sizeOf(keys.Item().ValueSize())
 		for marks.Valid() && markOf(marks.Item().Key()) < sequence {
 			marks.Next()
 		}
 		if marks.Valid() && markOf(marks.Item().Key()) == sequence {
-			fresh.delivered.push(sequence)
+			fresh.delivered.push(sequence, bytes)
 			continue
 		}
-		fresh.pending[rank].push(sequence)
+		fresh.pending[rank].push(sequence, bytes)
 	}
 	unreported, err := counter(txn, unreportedKey)
 	if err != nil {
@@ -141,6 +149,10 @@ func (q *Queue) reload() error {
 	q.dropped.unreported = unreported
 	return nil
 }
+
+// sizeOf bounds the size of a stored value to what the index keeps; findings are far below. For what is in the value
+// log Badger knows it to within a few bytes.
+func sizeOf[T int | int64](n T) uint32 { return uint32(max(0, min(int64(n), math.MaxUint32))) } //nolint:gosec // bounded
 
 func markOf(key []byte) uint64 {
 	if len(key) != 9 {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -24,15 +25,33 @@ var ErrClosed = errors.New("queue is closed")
 
 // Config bounds the queue.
 type Config struct {
-	// Pending is how many findings wait at most for the console. When it is full, the oldest of the lowest severity
-	// goes first.
-	Pending int `yaml:"pending"`
-	// Delivered is how many delivered findings are kept for local reading, newest first.
-	Delivered int `yaml:"delivered"`
+	// Pending is how many findings wait at most for the console, and PendingBytes of what size together. When either
+	// is full, the oldest of the lowest severity goes first.
+	Pending      int   `yaml:"pending"`
+	PendingBytes int64 `yaml:"pending_bytes"`
+	// Delivered is how many delivered findings are kept for local reading, and DeliveredBytes of what size together,
+	// newest first. The bytes are of findings; on disk it is more for a while, until what was dropped is cleared.
+	Delivered      int   `yaml:"delivered"`
+	DeliveredBytes int64 `yaml:"delivered_bytes"`
+	// MinFreeBytes is what must be free on the file system: with less the queue is not opened, and an open one takes
+	// no finding until there is room, so that the audit log beside it can still be written.
+	MinFreeBytes int64 `yaml:"min_free_bytes"`
 }
 
 // DefaultConfig holds an outage of days.
-func DefaultConfig() Config { return Config{Pending: 1_000_000, Delivered: 10_000} }
+func DefaultConfig() Config {
+	return Config{
+		Pending: 1_000_000, PendingBytes: 1 << 30, Delivered: 10_000, DeliveredBytes: 256 << 20, MinFreeBytes: 64 << 20,
+	}
+}
+
+const (
+	// minPendingBytes is room for some findings of the largest size.
+	minPendingBytes = 8 << 20
+	// minFreeBytes is what Badger may write before it looks at the disk: its memory tables and the next ones.
+	minFreeBytes = 32 << 20
+	maxBytes     = 1 << 40
+)
 
 // Validate reports every fault, each starting with its key.
 func (c Config) Validate() error {
@@ -43,6 +62,18 @@ func (c Config) Validate() error {
 	if c.Delivered < 0 || c.Delivered > 10_000_000 {
 		errs = append(errs, fmt.Errorf("delivered: %d is not from 0 to 10000000", c.Delivered))
 	}
+	for _, bound := range []struct {
+		key         string
+		bytes, from int64
+	}{
+		{"pending_bytes", c.PendingBytes, minPendingBytes},
+		{"delivered_bytes", c.DeliveredBytes, 0},
+		{"min_free_bytes", c.MinFreeBytes, minFreeBytes},
+	} {
+		if bound.bytes < bound.from || bound.bytes > maxBytes {
+			errs = append(errs, fmt.Errorf("%s: %d is not from %d to %d", bound.key, bound.bytes, bound.from, int64(maxBytes)))
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -52,11 +83,13 @@ type Stored struct {
 	Sequence  uint64
 	Finding   *findingv1.Finding
 	Delivered bool
+	size      uint32 // of the stored value; known when it is new
 }
 
 // Queue is safe for concurrent use. Nothing is stored unless Run runs.
 type Queue struct {
 	cfg     Config
+	path    string // of the database; beside it is what was set aside
 	log     *slog.Logger
 	db      *badger.DB
 	metrics metrics
@@ -66,12 +99,13 @@ type Queue struct {
 	closed  chan struct{} // closed when Run has ended
 	now     func() time.Time
 	report  time.Duration
+	free    func(directory string) (int64, error)
+	full    atomic.Bool // the last Put was refused for want of space
 
-	mu       sync.Mutex
-	index    index      // guarded by mu
-	warnings []string   // guarded by mu; in order, for status
-	dropped  dropRecord // guarded by mu
-	sent     uint64     // guarded by mu; delivered since the start
+	mu      sync.Mutex
+	index   index      // guarded by mu
+	dropped dropRecord // guarded by mu
+	sent    uint64     // guarded by mu; delivered since the start
 }
 
 // dropRecord is what status says about dropped findings.
@@ -103,14 +137,15 @@ type entry struct {
 }
 
 // Open opens the queue below directory, which the caller has locked. A database that cannot be read is renamed and a
-// fresh one begun; Warnings then says so. Close it after Run has returned.
+// fresh one begun; Stats warns until the old one is removed. It returns ErrNoSpace, and leaves everything as it is, if
+// the disk is nearly full. Close it after Run has returned.
 func Open(directory string, cfg Config, log *slog.Logger, registry *prometheus.Registry) (*Queue, error) {
 	q := &Queue{
-		cfg: cfg, log: log, metrics: newMetrics(registry),
+		cfg: cfg, path: filepath.Join(directory, "queue"), log: log, metrics: newMetrics(registry),
 		ops: make(chan op, 64), more: make(chan struct{}, 1), closed: make(chan struct{}),
-		now: time.Now, report: reportEvery,
+		now: time.Now, report: reportEvery, free: freeBytes,
 	}
-	if err := q.open(filepath.Join(directory, "queue")); err != nil {
+	if err := q.open(); err != nil {
 		return nil, fmt.Errorf("open queue: %w", err)
 	}
 	q.gauge()
@@ -127,7 +162,7 @@ func (q *Queue) Close() error {
 }
 
 // Put stores the findings that are new, by id, and returns how many those were. They are on disk when it returns.
-// Concurrent calls share one sync. It returns ErrID, ErrClosed, or ctx's error.
+// Concurrent calls share one sync. It returns ErrID, ErrNoSpace, ErrClosed, or ctx's error.
 func (q *Queue) Put(ctx context.Context, findings []*findingv1.Finding) (stored int, err error) {
 	entries := make([]entry, 0, len(findings))
 	for _, finding := range findings {
@@ -143,6 +178,9 @@ func (q *Queue) Put(ctx context.Context, findings []*findingv1.Finding) (stored 
 	}
 	if len(entries) == 0 {
 		return 0, nil
+	}
+	if err := q.admit(len(entries)); err != nil {
+		return 0, err
 	}
 	return q.submit(ctx, op{put: entries})
 }
@@ -196,24 +234,36 @@ func (q *Queue) signal() {
 
 // Stats is how the queue stands.
 type Stats struct {
-	Pending int
+	Pending      int
+	PendingBytes int64
 	// Delivered are those kept; DeliveredTotal counts since the start.
 	Delivered      int
+	DeliveredBytes int64
 	DeliveredTotal uint64
 	// Dropped counts since the start, LastDropped is zero if there was none.
 	Dropped     uint64
 	LastDropped time.Time
+	// Refusing is ErrNoSpace, or why the free space is not known, while Put would return it.
+	Refusing error
 	// Warnings are for people, one line each.
 	Warnings []string
 }
 
 // Stats returns how the queue stands now.
 func (q *Queue) Stats() Stats {
+	stats := q.counts()
+	stats.Refusing = q.room()
+	stats.Warnings = q.warnings(stats.Refusing)
+	return stats
+}
+
+// counts is what Stats knows without looking at the disk.
+func (q *Queue) counts() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return Stats{
-		Pending: q.index.waiting(), Delivered: q.index.delivered.len(), DeliveredTotal: q.sent,
+		Pending: q.index.waiting(), PendingBytes: q.index.waitingBytes(),
+		Delivered: q.index.delivered.len(), DeliveredBytes: q.index.delivered.bytes, DeliveredTotal: q.sent,
 		Dropped: q.dropped.count, LastDropped: q.dropped.last,
-		Warnings: append([]string(nil), q.warnings...),
 	}
 }

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -66,6 +67,24 @@ func take(t *testing.T, q *Queue, n int) []Stored {
 		t.Fatal(err)
 	}
 	return batch
+}
+
+// next is what a watcher gets; a test that waits in vain fails.
+func next(t *testing.T, w *Watcher) *findingv1.Finding {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	stored, err := w.Next(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stored.Finding
+}
+
+func bounded(pending, delivered int) Config {
+	cfg := DefaultConfig()
+	cfg.Pending, cfg.Delivered = pending, delivered
+	return cfg
 }
 
 func numbers(findings []Stored) []string {
@@ -135,7 +154,7 @@ func TestListBounds(t *testing.T) {
 }
 
 func TestRetentionKeepsTheNewestDelivered(t *testing.T) {
-	q, _ := start(t, t.TempDir(), Config{Pending: 100, Delivered: 2})
+	q, _ := start(t, t.TempDir(), bounded(100, 2))
 	for n := range 5 {
 		put(t, q, finding(n+1, notice))
 	}
@@ -152,7 +171,7 @@ func TestRetentionKeepsTheNewestDelivered(t *testing.T) {
 
 func TestFullQueueDropsTheOldestOfTheLowestSeverityAndSaysSo(t *testing.T) {
 	directory := t.TempDir()
-	q, stop := start(t, directory, Config{Pending: 3, Delivered: 10})
+	q, stop := start(t, directory, bounded(3, 10))
 	put(t, q, finding(1, findingv1.Priority_PRIORITY_DEBUG), finding(2, findingv1.Priority_PRIORITY_CRITICAL))
 	put(t, q, finding(3, notice), finding(4, notice), finding(5, findingv1.Priority_PRIORITY_ALERT))
 	if got, want := numbers(take(t, q, 10)), []string{"2", "4", "5"}; !slices.Equal(got, want) {
@@ -162,7 +181,7 @@ func TestFullQueueDropsTheOldestOfTheLowestSeverityAndSaysSo(t *testing.T) {
 		t.Errorf("Stats = %+v, want 2 dropped", got)
 	}
 	stop() // the count survives
-	q, err := Open(directory, Config{Pending: 10, Delivered: 10}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	q, err := Open(directory, bounded(10, 10), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,20 +190,15 @@ func TestFullQueueDropsTheOldestOfTheLowestSeverityAndSaysSo(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = q.Run(ctx) }()
 	defer func() { cancel(); <-ended; q.Close() }()
-	watcher := q.Watch(10)
+	watcher := q.Watch(Bounds{Findings: 10, Bytes: 1 << 20})
 	defer watcher.Stop()
-	select {
-	case own := <-watcher.C:
-		if own.Finding.GetRule() != DroppedRule || !strings.Contains(own.Finding.GetOutput(), " 2 findings") {
-			t.Errorf("own finding = %v, want rule %q about 2 findings", own.Finding, DroppedRule)
-		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("no finding about what was dropped")
+	if own := next(t, watcher); own.GetRule() != DroppedRule || !strings.Contains(own.GetOutput(), " 2 findings") {
+		t.Errorf("own finding = %v, want rule %q about 2 findings", own, DroppedRule)
 	}
 }
 
 func TestDroppedWhileUnderWay(t *testing.T) {
-	q, _ := start(t, t.TempDir(), Config{Pending: 1, Delivered: 10})
+	q, _ := start(t, t.TempDir(), bounded(1, 10))
 	put(t, q, finding(1, notice))
 	batch := take(t, q, 1)
 	put(t, q, finding(2, notice))
@@ -198,20 +212,18 @@ func TestDroppedWhileUnderWay(t *testing.T) {
 
 func TestSlowWatcherIsCutAndNobodyWaits(t *testing.T) {
 	q, _ := start(t, t.TempDir(), DefaultConfig())
-	slow, quick := q.Watch(1), q.Watch(10)
+	slow, quick := q.Watch(Bounds{Findings: 1, Bytes: 1 << 20}), q.Watch(Bounds{Findings: 10, Bytes: 1 << 20})
 	defer slow.Stop()
 	defer quick.Stop()
 	for n := range 3 {
 		put(t, q, finding(n+1, notice))
 	}
-	if _, ok := <-slow.C; !ok {
-		t.Error("slow watcher lost what it had")
-	}
-	if _, ok := <-slow.C; ok {
-		t.Error("slow watcher got a finding after a hole, want it cut")
+	next(t, slow) // what it had
+	if _, err := slow.Next(t.Context()); !errors.Is(err, ErrSlow) {
+		t.Errorf("Next after a hole = %v, want ErrSlow", err)
 	}
 	for n := range 3 {
-		if got, want := (<-quick.C).Finding.GetId(), fmt.Sprintf("%032x", n+1); got != want {
+		if got, want := next(t, quick).GetId(), fmt.Sprintf("%032x", n+1); got != want {
 			t.Errorf("quick watcher got %s, want %s", got, want)
 		}
 	}

@@ -3,8 +3,10 @@ package queue
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -130,18 +132,20 @@ type hub struct {
 	watchers map[*Watcher]struct{} // guarded by mu
 }
 
+// ErrSlow says that a watcher was cut: it has missed findings.
+var ErrSlow = errors.New("watcher was too slow")
+
 // Watcher receives findings as they are stored.
 type Watcher struct {
-	// C is closed when the watcher was too slow.
-	C   <-chan Stored
-	c   chan Stored
-	hub *hub
+	c     chan Stored // closed when the watcher is cut
+	limit int64
+	held  atomic.Int64 // bytes of the findings in c
+	hub   *hub
 }
 
-// Watch begins to receive. Up to buffer findings wait in C; the one after that cuts the watcher. Call Stop at the end.
-func (q *Queue) Watch(buffer int) *Watcher {
-	c := make(chan Stored, buffer)
-	w := &Watcher{C: c, c: c, hub: &q.watch}
+// Watch begins to receive. Findings wait within bounds; the one after that cuts the watcher. Call Stop at the end.
+func (q *Queue) Watch(bounds Bounds) *Watcher {
+	w := &Watcher{c: make(chan Stored, bounds.Findings), limit: int64(bounds.Bytes), hub: &q.watch}
 	q.watch.mu.Lock()
 	defer q.watch.mu.Unlock()
 	if q.watch.watchers == nil {
@@ -151,7 +155,21 @@ func (q *Queue) Watch(buffer int) *Watcher {
 	return w
 }
 
-// Stop ends the watch; C is not closed by it.
+// Next waits for the next finding. It returns ErrSlow once those that waited before the cut are read, or ctx's error.
+func (w *Watcher) Next(ctx context.Context) (Stored, error) {
+	select {
+	case <-ctx.Done():
+		return Stored{}, ctx.Err()
+	case stored, ok := <-w.c:
+		if !ok {
+			return Stored{}, ErrSlow
+		}
+		w.held.Add(-int64(stored.size))
+		return stored, nil
+	}
+}
+
+// Stop ends the watch. Who is in Next stays there.
 func (w *Watcher) Stop() {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
@@ -171,6 +189,11 @@ func (h *hub) publish(findings []Stored) {
 
 func (w *Watcher) offer(findings []Stored) bool {
 	for _, finding := range findings {
+		// Counted before it is sent, since it may be received at once. One alone may be larger, as with Bounds.
+		size := int64(finding.size)
+		if held := w.held.Add(size); held > w.limit && held > size {
+			return false
+		}
 		select {
 		case w.c <- finding:
 		default:

@@ -26,8 +26,9 @@ const (
 	maxList         = 10_000
 	// maxListBytes keeps an answer below the 32 MiB that a caller takes.
 	maxListBytes = 16 << 20
-	// watchBuffer is how many findings a watcher may be behind.
-	watchBuffer = 4096
+	// watchFindings and watchBytes are how far a watcher may be behind. The findings are whole, and in memory.
+	watchFindings = 4096
+	watchBytes    = 8 << 20
 )
 
 // Callers says who may call what. A method without a line is refused.
@@ -43,7 +44,7 @@ func Callers() rpc.Callers {
 type Queue interface {
 	Put(ctx context.Context, findings []*findingv1.Finding) (stored int, err error)
 	List(ctx context.Context, bounds queue.Bounds, since time.Time) ([]queue.Stored, error)
-	Watch(buffer int) *queue.Watcher
+	Watch(bounds queue.Bounds) *queue.Watcher
 }
 
 // Server implements QueueService and FindingService.
@@ -120,7 +121,7 @@ func (s *Server) WatchFindings(
 	}
 	ctx := stream.Context()
 	// Watch first, so that nothing falls between the backlog and what comes after it.
-	watcher := s.queue.Watch(watchBuffer)
+	watcher := s.queue.Watch(queue.Bounds{Findings: watchFindings, Bytes: watchBytes})
 	defer watcher.Stop()
 	// The caller may wait for this before it makes something happen.
 	if err := stream.SendHeader(nil); err != nil {
@@ -148,19 +149,18 @@ func follow(
 	stream grpc.ServerStreamingServer[uplinkv1.WatchFindingsResponse], watcher *queue.Watcher, sent uint64,
 ) error {
 	for {
-		select {
-		case <-stream.Context().Done():
-			return status.FromContextError(stream.Context().Err()).Err()
-		case stored, ok := <-watcher.C:
-			if !ok {
-				return status.Error(codes.ResourceExhausted, "too slow: findings were skipped, call again")
-			}
-			if stored.Sequence <= sent {
-				continue
-			}
-			if err := stream.Send(&uplinkv1.WatchFindingsResponse{Finding: toWire(stored)}); err != nil {
-				return err
-			}
+		stored, err := watcher.Next(stream.Context())
+		if errors.Is(err, queue.ErrSlow) {
+			return status.Error(codes.ResourceExhausted, "too slow: findings were skipped, call again")
+		}
+		if err != nil {
+			return status.FromContextError(err).Err()
+		}
+		if stored.Sequence <= sent {
+			continue
+		}
+		if err := stream.Send(&uplinkv1.WatchFindingsResponse{Finding: toWire(stored)}); err != nil {
+			return err
 		}
 	}
 }
@@ -174,6 +174,9 @@ func (s *Server) fault(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, queue.ErrID):
 		return status.Error(codes.InvalidArgument, "findings: "+queue.ErrID.Error())
+	case errors.Is(err, queue.ErrNoSpace): // logged by the queue, once
+		// Not ResourceExhausted: that is gRPC's word for a call that will always be too large, this one passes.
+		return status.Error(codes.Unavailable, "disk is nearly full: findings are refused until there is room")
 	case errors.Is(err, queue.ErrClosed):
 		return status.Error(codes.Unavailable, "shutting down")
 	case ctx.Err() != nil:

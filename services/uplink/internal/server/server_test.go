@@ -150,6 +150,50 @@ func TestSlowWatcherIsCut(t *testing.T) {
 	}
 }
 
+// A few large findings are as much to hold as many small ones.
+func TestSlowWatcherIsCutByBytes(t *testing.T) {
+	c := serve(t, everybody())
+	watch, err := c.WatchFindings(t.Context(), &uplinkv1.WatchFindingsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.Header(); err != nil {
+		t.Fatal(err)
+	}
+	batch := findings(60)
+	for i := range batch {
+		batch[i].Output = strings.Repeat("x", 900<<10)
+	}
+	for i := 0; i < len(batch); i += 4 {
+		if _, err := c.PushFindings(t.Context(), &uplinkv1.PushFindingsRequest{Findings: batch[i : i+4]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	received := 0
+	for ; err == nil && received < len(batch); received++ {
+		_, err = watch.Recv()
+	}
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("WatchFindings error after %d findings = %v, want ResourceExhausted", received, err)
+	}
+}
+
+// nearlyFull is a queue on a disk without room.
+type nearlyFull struct{ server.Queue }
+
+func (nearlyFull) Put(context.Context, []*findingv1.Finding) (int, error) {
+	return 0, fmt.Errorf("%w: /var/lib/secret has 3 bytes free", queue.ErrNoSpace)
+}
+
+func TestNearlyFullDiskIsSaidWithoutPaths(t *testing.T) {
+	s := server.New(nearlyFull{}, slog.New(slog.DiscardHandler))
+	_, err := s.PushFindings(t.Context(), &uplinkv1.PushFindingsRequest{Findings: findings(1)})
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "disk is nearly full") ||
+		strings.Contains(err.Error(), "/var") {
+		t.Errorf("PushFindings error = %v, want Unavailable that names the disk and no path", err)
+	}
+}
+
 func TestOnlyTheirOwnCallersMayCall(t *testing.T) {
 	c := serve(t, rpc.UIDs{rpc.Operator: self() + 1, "correlator": self() + 2})
 	_, push := c.PushFindings(t.Context(), &uplinkv1.PushFindingsRequest{})
