@@ -20,6 +20,7 @@ import (
 
 	"github.com/palisade-sec/palisade/internal/config"
 	"github.com/palisade-sec/palisade/internal/daemon"
+	"github.com/palisade-sec/palisade/internal/memory"
 	"github.com/palisade-sec/palisade/internal/privilege"
 	"github.com/palisade-sec/palisade/internal/rpc"
 	"github.com/palisade-sec/palisade/internal/telemetry"
@@ -27,8 +28,14 @@ import (
 	"github.com/palisade-sec/palisade/services/collector/internal/stream"
 )
 
-// grace is what the tasks get to stop in.
-const grace = 5 * time.Second
+const (
+	// grace is what the tasks get to stop in.
+	grace = 5 * time.Second
+	// memoryLimit is soft and for Go's memory and the ring together; the cgroup's, in the table of privileges, is hard.
+	memoryLimit = 84 << 20
+	// leastMemory is what is left to Go beside a ring that is larger than the limit.
+	leastMemory = 32 << 20
+)
 
 func main() { daemon.Main("collector", run) }
 
@@ -52,7 +59,7 @@ func defaults() (settings, error) {
 	return settings{
 		Sockets: sockets,
 		Probes:  probe.Config{RingBytes: 16 << 20},
-		Stream:  stream.Config{UnacknowledgedBatches: 64},
+		Stream:  stream.Config{UnacknowledgedBytes: 32 << 20},
 	}, nil
 }
 
@@ -98,8 +105,14 @@ func run(ctx context.Context, env daemon.Env) error {
 		daemon.Task{Name: "ring", Run: c.ring.Run},
 		daemon.Task{Name: "losses", Run: c.losses.Run},
 		daemon.Task{Name: "rpc", Run: func(ctx context.Context) error { return c.server.Run(ctx, socket) }},
+		// GOMEMLIMIT, which the supervisor derives from the cgroup's limit, does not come first here: it leaves no room
+		// for the ring.
+		daemon.Task{Name: "memory", Run: memory.New(goMemory(cfg.Probes.RingBytes), "").Run},
 	)
 }
+
+// goMemory is what is left to Go. The ring's pages count against the same cgroup, and Go's runtime knows nothing of them.
+func goMemory(ringBytes uint32) int64 { return max(leastMemory, memoryLimit-int64(ringBytes)) }
 
 // check goes as far as a start does without serving.
 func check(env daemon.Env, cfg settings) error {

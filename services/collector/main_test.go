@@ -81,6 +81,7 @@ func TestCheckAndBadInput(t *testing.T) {
 	}{
 		{name: "valid", ambient: row(), want: "configuration is valid; tier tracepoint"},
 		{name: "unknown key", ambient: row(), configuration: "rings: 3", fails: true, want: `unknown key "rings"`},
+		{name: "stream's memory", ambient: row(), configuration: "stream: {unacknowledged_bytes: 64}", fails: true, want: "stream.unacknowledged_bytes: 64"},
 		{name: "ring size", ambient: row(), configuration: "probes: {ring_bytes: 5000}", fails: true, want: "probes.ring_bytes: 5000"},
 		{name: "no capability", fails: true, want: "missing capability CAP_BPF and CAP_PERFMON"},
 	}
@@ -98,6 +99,22 @@ func TestCheckAndBadInput(t *testing.T) {
 				t.Error("-check left a socket")
 			}
 		})
+	}
+}
+
+// The ring and what Go may use share the 96 MiB of the table of privileges with the kernel's own memory.
+func TestMemoryLeavesRoomForTheRing(t *testing.T) {
+	base, err := defaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring := base.Probes.RingBytes
+	if got := goMemory(ring) + int64(ring); got > 86<<20 || goMemory(ring) < 2*int64(base.Stream.UnacknowledgedBytes) {
+		t.Errorf("Go gets %d beside a ring of %d, want 86 MiB together and twice the stream's %d",
+			goMemory(ring), ring, base.Stream.UnacknowledgedBytes)
+	}
+	if got := goMemory(1 << 30); got != leastMemory {
+		t.Errorf("goMemory(1 GiB) = %d, want %d", got, leastMemory)
 	}
 }
 

@@ -32,7 +32,7 @@ func (c *collector) Status() *processv1.GetStatusResponse {
 		warn("nobody reads the events: is the correlator running?")
 	}
 	fact("events", strconv.FormatUint(queue.Sequence, 10))
-	fact("unacknowledged batches", strconv.Itoa(queue.Unacknowledged))
+	fact("unacknowledged", fmt.Sprintf("%d batches, %d KiB", queue.Unacknowledged, queue.UnacknowledgedBytes>>10))
 	counts := c.ring.Counts()
 	fact("records read", byClass(counts.ByKind))
 	lost, err := c.probes.Lost()
@@ -62,6 +62,7 @@ type metrics struct {
 	read, lost     *prometheus.Desc
 	malformed      *prometheus.Desc
 	unacknowledged *prometheus.Desc
+	bytes          *prometheus.Desc
 }
 
 func newMetrics(c *collector) *metrics {
@@ -74,6 +75,7 @@ func newMetrics(c *collector) *metrics {
 		lost:           desc("records_lost_total", "Records the kernel could not write.", "class"),
 		malformed:      desc("records_malformed_total", "Records that could not be decoded."),
 		unacknowledged: desc("unacknowledged_batches", "Batches the subscriber has not acknowledged."),
+		bytes:          desc("unacknowledged_bytes", "Memory of the batches the subscriber has not acknowledged."),
 	}
 }
 
@@ -91,5 +93,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	out <- prometheus.MustNewConstMetric(m.malformed, prometheus.CounterValue, float64(counts.Malformed))
-	out <- prometheus.MustNewConstMetric(m.unacknowledged, prometheus.GaugeValue, float64(m.collector.stream.Status().Unacknowledged))
+	queue := m.collector.stream.Status()
+	out <- prometheus.MustNewConstMetric(m.unacknowledged, prometheus.GaugeValue, float64(queue.Unacknowledged))
+	out <- prometheus.MustNewConstMetric(m.bytes, prometheus.GaugeValue, float64(queue.UnacknowledgedBytes))
 }

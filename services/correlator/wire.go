@@ -113,7 +113,8 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		return p, err
 	}
 	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
-		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Sink: p.delivery, Log: log, Metrics: registry,
+		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Sink: p.delivery,
+		Reopen: p.events.Reopen, Log: log, Metrics: registry,
 	})
 	return p, err
 }

@@ -19,8 +19,8 @@ import (
 
 const (
 	maxBatch = 512
-	// maxBatchBytes keeps a flood of execs with 32 KiB of arguments from filling the memory that the stream bounds by
-	// batches.
+	// maxBatchBytes keeps a flood of execs with 32 KiB of arguments from making a batch that is large beside the memory
+	// the stream may use.
 	maxBatchBytes = 256 << 10
 	// maxBatchAge bounds how long a batch is filled while the ring never runs dry.
 	maxBatchAge = 20 * time.Millisecond

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"go.opentelemetry.io/otel"
@@ -21,18 +20,23 @@ import (
 
 // Config of the stream.
 type Config struct {
-	// UnacknowledgedBatches are kept until the subscriber has acknowledged them, at most 512 events and
-	// about 256 KiB of records each.
-	UnacknowledgedBatches int `yaml:"unacknowledged_batches"`
+	// UnacknowledgedBytes is how much memory the events may take that the subscriber has not acknowledged. It is
+	// memory and not a count of batches that is bounded: a batch has one event or 512, and the subscriber may hold
+	// one for a second while it learns whose it is.
+	UnacknowledgedBytes int `yaml:"unacknowledged_bytes"`
 }
 
-// maxUnacknowledged bounds memory, to a gigabyte of records.
-const maxUnacknowledged = 4096
+// Bounds of Config.UnacknowledgedBytes. The least is several of the largest batches.
+const (
+	minUnacknowledged = 1 << 20
+	maxUnacknowledged = 1 << 30
+)
 
 // Validate reports every fault.
 func (c Config) Validate() error {
-	if c.UnacknowledgedBatches < 1 || c.UnacknowledgedBatches > maxUnacknowledged {
-		return fmt.Errorf("stream.unacknowledged_batches: %d is not between 1 and %d", c.UnacknowledgedBatches, maxUnacknowledged)
+	if c.UnacknowledgedBytes < minUnacknowledged || c.UnacknowledgedBytes > maxUnacknowledged {
+		return fmt.Errorf("stream.unacknowledged_bytes: %d is not between %d and %d",
+			c.UnacknowledgedBytes, minUnacknowledged, maxUnacknowledged)
 	}
 	return nil
 }
@@ -58,9 +62,16 @@ type Stream struct {
 	mu         sync.Mutex
 	changed    chan struct{} // closed, and replaced, whenever one of the fields below changes
 	subscribed bool
-	sequence   uint64                              // of the last event
-	last       uint64                              // batch numbered last
-	kept       []*collectorv1.StreamEventsResponse // not acknowledged, in order
+	sequence   uint64 // of the last event
+	last       uint64 // batch numbered last
+	kept       []kept // not acknowledged, in order and without holes
+	bytes      int    // of memory that kept takes
+}
+
+// kept is a batch that was not acknowledged, and the memory it takes.
+type kept struct {
+	*collectorv1.StreamEventsResponse
+	bytes int
 }
 
 // New returns a stream whose first event is started.
@@ -72,20 +83,23 @@ func New(cfg Config, identity Identity, started *eventv1.Event, snapshot Snapsho
 		tracer:   otel.Tracer("github.com/palisade-sec/palisade/services/collector"),
 		changed:  make(chan struct{}),
 	}
-	s.append([]*eventv1.Event{started}, "")
+	first := []*eventv1.Event{started}
+	s.append(first, footprint(first), "")
 	return s
 }
 
-// Publish numbers the events and keeps them as a batch. It blocks while nobody subscribes or too many batches are
+// Publish numbers the events and keeps them as a batch. It blocks while nobody subscribes or too much is
 // unacknowledged, and returns an error only when ctx ends.
 func (s *Stream) Publish(ctx context.Context, events []*eventv1.Event) error {
 	ctx, span := s.tracer.Start(ctx, "collector.batch",
 		trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(attribute.Int("palisade.events", len(events))))
 	defer span.End()
+	size := footprint(events)
 	for {
 		s.mu.Lock()
-		if s.subscribed && len(s.kept) < s.config.UnacknowledgedBatches {
-			s.append(events, traceparent(ctx))
+		// A batch that is larger than the bound by itself goes alone, so that it does not block for ever.
+		if s.subscribed && (len(s.kept) == 0 || s.bytes+size <= s.config.UnacknowledgedBytes) {
+			s.append(events, size, traceparent(ctx))
 			s.mu.Unlock()
 			return nil
 		}
@@ -100,19 +114,20 @@ func (s *Stream) Publish(ctx context.Context, events []*eventv1.Event) error {
 }
 
 // append makes the next batch. mu is held, or s is not shared yet.
-func (s *Stream) append(events []*eventv1.Event, parent string) {
+func (s *Stream) append(events []*eventv1.Event, size int, parent string) {
 	for _, event := range events {
 		s.sequence++
 		event.Sequence = s.sequence
 	}
 	s.last++
-	s.kept = append(s.kept, &collectorv1.StreamEventsResponse{
+	s.bytes += size
+	s.kept = append(s.kept, kept{bytes: size, StreamEventsResponse: &collectorv1.StreamEventsResponse{
 		BootId:      s.identity.BootID,
 		Instance:    s.identity.Instance,
 		Batch:       s.last,
 		Events:      events,
 		Traceparent: parent,
-	})
+	}})
 	s.notify()
 }
 
@@ -161,18 +176,31 @@ func (s *Stream) acknowledge(batch uint64) error {
 	if batch > s.last {
 		return fmt.Errorf("batch %d after %d: %w", batch, s.last, ErrNotSent)
 	}
-	s.kept = slices.DeleteFunc(s.kept, func(kept *collectorv1.StreamEventsResponse) bool { return kept.GetBatch() <= batch })
+	done := s.after(batch)
+	for _, old := range s.kept[:done] {
+		s.bytes -= old.bytes
+	}
+	clear(s.kept[:done]) // the array is still in use: let go of the events
+	s.kept = s.kept[done:]
 	s.notify()
 	return nil
+}
+
+// after is the place in kept of the first batch after the given one. Numbers have no holes, so nothing is searched:
+// there may be tens of thousands. mu is held.
+func (s *Stream) after(batch uint64) int {
+	if len(s.kept) == 0 || batch < s.kept[0].GetBatch() {
+		return 0
+	}
+	return int(min(uint64(len(s.kept)), batch-s.kept[0].GetBatch()+1)) //nolint:gosec // at most a length
 }
 
 // next waits for the first kept batch after the given one.
 func (s *Stream) next(ctx context.Context, after uint64) (*collectorv1.StreamEventsResponse, error) {
 	for {
 		s.mu.Lock()
-		i := slices.IndexFunc(s.kept, func(kept *collectorv1.StreamEventsResponse) bool { return kept.GetBatch() > after })
-		if i >= 0 {
-			batch := s.kept[i]
+		if i := s.after(after); i < len(s.kept) {
+			batch := s.kept[i].StreamEventsResponse
 			s.mu.Unlock()
 			return batch, nil
 		}
@@ -188,14 +216,15 @@ func (s *Stream) next(ctx context.Context, after uint64) (*collectorv1.StreamEve
 
 // Status is what people are shown.
 type Status struct {
-	Subscribed     bool
-	Sequence       uint64
-	Unacknowledged int
+	Subscribed bool
+	Sequence   uint64
+	// Unacknowledged is in batches, UnacknowledgedBytes in memory.
+	Unacknowledged, UnacknowledgedBytes int
 }
 
 // Status may be called at any time.
 func (s *Stream) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Status{Subscribed: s.subscribed, Sequence: s.sequence, Unacknowledged: len(s.kept)}
+	return Status{Subscribed: s.subscribed, Sequence: s.sequence, Unacknowledged: len(s.kept), UnacknowledgedBytes: s.bytes}
 }

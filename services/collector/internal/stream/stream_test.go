@@ -3,7 +3,9 @@ package stream
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,11 +24,16 @@ func event(pid uint32) *eventv1.Event {
 	return &eventv1.Event{Process: &eventv1.ProcessKey{Pid: pid}, Kind: &eventv1.Event_Exit{Exit: &eventv1.Exit{}}}
 }
 
+// batches is the memory that so many batches of one small event take.
+func batches(n int) int {
+	return n * (footprint([]*eventv1.Event{event(1)}) + 16) // their numbers take a few bytes, too
+}
+
 // serve runs a stream over an in-memory connection. Its snapshot is one process, 1.
 func serve(t *testing.T, unacknowledged int) (*Stream, collectorv1.EventServiceClient) {
 	t.Helper()
 	started := &eventv1.Event{Kind: &eventv1.Event_Started{Started: &eventv1.Started{Tier: "tracepoint"}}}
-	s := New(Config{UnacknowledgedBatches: unacknowledged}, Identity{BootID: "boot", Instance: "run"}, started,
+	s := New(Config{UnacknowledgedBytes: unacknowledged}, Identity{BootID: "boot", Instance: "run"}, started,
 		func(context.Context) ([]*eventv1.Event, error) {
 			return []*eventv1.Event{{Process: &eventv1.ProcessKey{Pid: 1}, Kind: &eventv1.Event_Existing{}}}, nil
 		})
@@ -78,7 +85,7 @@ func expect(t *testing.T, sub subscription, batch, sequence uint64) *collectorv1
 }
 
 func TestStreamOpensWithSnapshotThenStarted(t *testing.T) {
-	s, client := serve(t, 4)
+	s, client := serve(t, batches(4))
 	sub := subscribe(t.Context(), t, client)
 	if got := expect(t, sub, 0, 0); got.GetEvents()[0].GetProcess().GetPid() != 1 || got.GetInstance() != "run" || got.GetBootId() != "boot" {
 		t.Errorf("snapshot = %v, want process 1 of run, boot", got)
@@ -99,7 +106,7 @@ func TestStreamOpensWithSnapshotThenStarted(t *testing.T) {
 }
 
 func TestUnacknowledgedBatchesComeAgain(t *testing.T) {
-	s, client := serve(t, 8)
+	s, client := serve(t, batches(8))
 	ctx, leave := context.WithCancel(t.Context())
 	first := subscribe(ctx, t, client)
 	expect(t, first, 0, 0)
@@ -118,6 +125,25 @@ func TestUnacknowledgedBatchesComeAgain(t *testing.T) {
 	expect(t, second, 0, 0)
 	expect(t, second, 3, 3)
 	expect(t, second, 4, 4)
+}
+
+// A subscriber that wants a new snapshot ends its side of the stream and comes back as soon as it hears of the end.
+func TestASubscriberMayComeBackAtOnce(t *testing.T) {
+	_, client := serve(t, batches(8))
+	for range 100 {
+		sub := subscribe(t.Context(), t, client)
+		expect(t, sub, 0, 0)
+		if err := sub.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		for err == nil {
+			_, err = sub.Recv()
+		}
+		if !errors.Is(err, io.EOF) {
+			t.Fatalf("Recv after CloseSend = %v, want EOF", err)
+		}
+	}
 }
 
 // waitFor waits until the stream's status is as wanted.
@@ -141,7 +167,7 @@ func waitFor(t *testing.T, s *Stream, want func(Status) bool) {
 }
 
 func TestPublishWaits(t *testing.T) {
-	s, client := serve(t, 2)
+	s, client := serve(t, batches(2))
 	published := make(chan error, 2)
 	publish := func() { published <- s.Publish(t.Context(), []*eventv1.Event{event(1)}) }
 	go publish()
@@ -171,7 +197,7 @@ func TestPublishWaits(t *testing.T) {
 }
 
 func TestPublishEndsWithItsContext(t *testing.T) {
-	s, _ := serve(t, 2)
+	s, _ := serve(t, batches(2))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Publish(ctx, []*eventv1.Event{event(1)}); !errors.Is(err, context.Canceled) {
@@ -183,7 +209,7 @@ func TestPublishEndsWithItsContext(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	_, client := serve(t, 2)
+	_, client := serve(t, batches(2))
 	sub := subscribe(t.Context(), t, client)
 	expect(t, sub, 0, 0)
 	second, err := client.StreamEvents(t.Context())
@@ -203,9 +229,10 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestConfigValidate(t *testing.T) {
-	for batches, ok := range map[int]bool{0: false, 1: true, 4096: true, 4097: false} {
-		if err := (Config{UnacknowledgedBatches: batches}).Validate(); (err == nil) != ok {
-			t.Errorf("Validate(%d) = %v, want ok %v", batches, err, ok)
+	for bytes, ok := range map[int]bool{0: false, 1<<20 - 1: false, 1 << 20: true, 1 << 30: true, 1<<30 + 1: false} {
+		err := (Config{UnacknowledgedBytes: bytes}).Validate()
+		if (err == nil) != ok || (err != nil && !strings.HasPrefix(err.Error(), "stream.unacknowledged_bytes:")) {
+			t.Errorf("Validate(%d) = %v, want ok %v", bytes, err, ok)
 		}
 	}
 }

@@ -32,7 +32,7 @@ type EnforcerConfig struct {
 type UplinkConfig struct {
 	// Timeout bounds one call.
 	Timeout time.Duration `yaml:"timeout"`
-	// Batch is the most findings in a call, at most 1000.
+	// Batch is the most findings in a call, at most 1000; large ones are fewer.
 	Batch int `yaml:"batch"`
 	// Linger is how long a finding waits for company.
 	Linger time.Duration `yaml:"linger"`

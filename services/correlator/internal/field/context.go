@@ -35,6 +35,8 @@ type Process struct {
 	Exe string
 	// Argv is the arguments as given, argv[0] first.
 	Argv []string
+	// ArgvCut: there were more arguments than Argv holds.
+	ArgvCut bool
 	// Cwd is the working directory. Rules see it with a slash at its end, as Falco shows it; a
 	// value that already ends in one is used as it is, without a copy.
 	Cwd string

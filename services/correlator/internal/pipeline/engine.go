@@ -45,6 +45,8 @@ type Deps struct {
 	Batches <-chan *subscription.Batch
 	Runtime Runtime
 	Sink    Sink
+	// Reopen asks for a new snapshot, and does not block; nil if there is nobody to ask.
+	Reopen  func()
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
 }
@@ -108,8 +110,11 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 
 // Run works until ctx ends. Everything it waits for ends with ctx.
 func (e *Engine) Run(ctx context.Context) error {
-	timer := time.NewTimer(sweepEvery)
+	timer := time.NewTimer(idle)
 	defer timer.Stop()
+	// A clock of its own: on a busy node the timer never fires, because every turn sets it again.
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
 	for {
 		var err error
 		select {
@@ -121,7 +126,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			if e.index.Apply(update) {
 				err = e.retry(ctx)
 			}
-		case <-timer.C:
+		case <-timer.C: // something has waited long enough
+		case <-sweep.C:
 			e.index.Sweep()
 		}
 		if err == nil {
@@ -130,13 +136,17 @@ func (e *Engine) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		timer.Reset(e.held.next(e.now(), sweepEvery))
+		timer.Reset(e.held.next(e.now(), idle))
 		e.metrics.observe(e)
 	}
 }
 
-// sweepEvery is how often what has expired is forgotten while nothing else happens.
-const sweepEvery = time.Second
+const (
+	// sweepEvery is how often workloads that have expired are forgotten.
+	sweepEvery = time.Second
+	// idle is the longest wait for the next deadline of what is held.
+	idle = time.Second
+)
 
 // batch takes in one batch of events.
 func (e *Engine) batch(ctx context.Context, b *subscription.Batch) error {
@@ -170,7 +180,7 @@ func (e *Engine) event(ctx context.Context, s subject) error {
 	if entry == nil {
 		return nil // Loss, Started: no process's
 	}
-	s.entry, s.image = entry, process.Whole(entry.Image, s.event)
+	s.entry, s.image = entry, entry.Shown(s.event)
 	s.place = workload.Place{CgroupID: s.event.GetCgroupId(), MntNS: entry.MntNS, PIDNS: entry.PIDNS}
 	if e.index.Observe(entry) {
 		if err := e.retry(ctx); err != nil {

@@ -58,6 +58,7 @@ type bench struct {
 	t        *testing.T
 	sink     *fakeSink
 	runtime  *fakeRuntime
+	reopened int
 	clock    time.Time
 	sequence uint64
 	number   uint64
@@ -77,6 +78,7 @@ func newBench(t *testing.T, cfg Config) *bench {
 	b := &bench{t: t, sink: &fakeSink{}, runtime: &fakeRuntime{updates: make(chan workload.Update)}, clock: time.Unix(1_700_000_000, 0)}
 	engine, err := New(cfg, Deps{
 		Rules: load(t), Runtime: b.runtime, Sink: b.sink, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		Reopen: func() { b.reopened++ },
 	})
 	if err != nil {
 		t.Fatalf("New() error = %v", err)

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,15 +12,6 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
-)
-
-const (
-	// maxAncestors is how many ancestors a finding shows.
-	maxAncestors = 32
-	// maxArgv bounds the bytes of the process's own arguments; the event of an exec carries them whole.
-	maxArgv = 8192
-	// maxAncestorArgv bounds the bytes of each ancestor's.
-	maxAncestorArgv = 512
 )
 
 // finding is the subject under judgement as a finding of a rule.
@@ -31,21 +23,27 @@ func (e *Engine) finding(r *rule.Rule) *findingv1.Finding {
 		Rule:        r.Name,
 		Priority:    r.Priority,
 		Effect:      r.Effect,
-		Output:      strings.ToValidUTF8(r.Output(&j.context), "\uFFFD"),
+		Output:      shorten(strings.ToValidUTF8(r.Output(&j.context), "\uFFFD"), maxOutput),
 		Tags:        r.Tags,
-		Workload:    j.context.Workload,
-		Process:     describe(j.image, maxArgv),
+		Workload:    lightWorkload(j.context.Workload),
+		Process:     describe(j.image, maxExe, maxArgv),
 		Ancestry:    ancestry(j.image),
-		Event:       j.event,
+		Event:       lightEvent(j.event),
 		Traceparent: j.batch.GetTraceparent(),
 	}
 }
 
-// findingID is the same whenever the same event meets the same rule: redelivery makes no second finding.
+// findingID is the same whenever the same event meets the same rule: redelivery makes no second finding. A snapshot's
+// events have no number: there it is what the event is about, so that the next snapshot makes no second finding either.
 func findingID(b *subscription.Batch, event *eventv1.Event, rule string) string {
-	sum := sha256.Sum256([]byte(strings.Join([]string{
-		b.GetBootId(), b.GetInstance(), strconv.FormatUint(event.GetSequence(), 10), rule,
-	}, "\x00")))
+	parts := []string{b.GetBootId(), b.GetInstance(), strconv.FormatUint(event.GetSequence(), 10), rule}
+	if event.GetSequence() == 0 {
+		process := event.GetProcess()
+		parts = append(parts, strconv.FormatUint(uint64(process.GetPid()), 10),
+			strconv.FormatUint(process.GetStartBoottimeNs(), 10), field.KindOf(event).String(),
+			event.GetExisting().GetExe().GetPath()) // the process may run another program by the next snapshot
+	}
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return hex.EncodeToString(sum[:])[:32]
 }
 
@@ -53,25 +51,19 @@ func findingID(b *subscription.Batch, event *eventv1.Event, rule string) string 
 func ancestry(p *field.Process) []*findingv1.Process {
 	var out []*findingv1.Process
 	for p = p.Parent; p != nil && len(out) < maxAncestors; p = p.Parent {
-		out = append(out, describe(p, maxAncestorArgv))
+		out = append(out, describe(p, maxAncestorExe, maxAncestorArgv))
 	}
 	return out
 }
 
-// describe is a process for people, with at most so many bytes of arguments.
-func describe(p *field.Process, maxArgv int) *findingv1.Process {
+// describe is a process for people, with at most so many bytes of path and arguments.
+func describe(p *field.Process, maxExe, maxArgv int) *findingv1.Process {
+	argv := head(p.Argv, maxArgv)
+	if p.ArgvCut && (len(argv) == 0 || argv[len(argv)-1] != cutMark) {
+		argv = append(slices.Clip(argv), cutMark)
+	}
 	return &findingv1.Process{
 		Key:  &eventv1.ProcessKey{Pid: p.Key.PID, StartBoottimeNs: p.Key.StartBoottimeNs},
-		Name: p.Name, Exe: p.Exe, Argv: head(p.Argv, maxArgv), Uid: p.UID,
+		Name: shorten(p.Name, maxName), Exe: shorten(p.Exe, maxExe), Argv: argv, Uid: p.UID,
 	}
-}
-
-// head is the first arguments, as many as fit whole into limit bytes.
-func head(argv []string, limit int) []string {
-	for i, arg := range argv {
-		if limit -= len(arg) + 1; limit < 0 {
-			return argv[:i]
-		}
-	}
-	return argv
 }

@@ -63,6 +63,10 @@ func (e *Engine) aboutCollector(ctx context.Context, s subject) error {
 	if loss := s.event.GetLoss(); loss != nil {
 		class := lossClass(loss)
 		e.metrics.lost.WithLabelValues(class).Add(float64(loss.GetCount()))
+		// The process tree has gone wrong. Only a new snapshot can tell who lives, and as what.
+		if e.deps.Reopen != nil && (class == "exec" || class == "fork" || class == "exit") {
+			e.deps.Reopen()
+		}
 		return e.own(ctx, s, RuleLost, fmt.Sprintf("Events lost | class=%s count=%d", class, loss.GetCount()))
 	}
 	return nil
@@ -79,7 +83,7 @@ func (e *Engine) own(ctx context.Context, s subject, rule, output string) error 
 		Output:      output,
 		Tags:        []string{"palisade"},
 		Workload:    e.index.Host(),
-		Event:       s.event,
+		Event:       lightEvent(s.event),
 		Traceparent: s.batch.GetTraceparent(),
 	}})
 }

@@ -36,6 +36,11 @@ type Entry struct {
 	// firstChild is the earliest start of a child that links to Image, zero if there is none.
 	firstChild uint64
 
+	// claim is the program that the last snapshot says the process runs, if that is another one than Image, and claimed
+	// is when it was taken.
+	claim   *field.Process
+	claimed uint64
+
 	known bool // its image came from an exec, an existing process, or a fork
 	state state
 	depth int // images above this one
@@ -81,13 +86,54 @@ func Whole(image *field.Process, e *eventv1.Event) *field.Process {
 	if len(argv) == 0 {
 		argv = e.GetExisting().GetArgv()
 	}
-	last := len(argv) - 1
-	if last < 0 || (len(image.Argv) == len(argv) && len(image.Argv[last]) == len(argv[last])) {
+	if len(argv) == 0 || sameLength(image.Argv, argv) {
 		return image
 	}
 	whole := *image
 	whole.Argv = argv
+	whole.ArgvCut = e.GetExec().GetArgvTruncated() || e.GetExisting().GetArgvTruncated()
 	return &whole
+}
+
+// Shown is the program that the process ran at the event, as the event shows it. A snapshot's event shows the program
+// that the snapshot found, even if it is not believed yet.
+func (entry *Entry) Shown(e *eventv1.Event) *field.Process {
+	if e.GetExisting() != nil && entry.claim != nil {
+		return Whole(entry.claim, e)
+	}
+	return Whole(entry.Image, e)
+}
+
+// sameLength says whether nothing of argv was cut off to make kept.
+func sameLength(kept, argv []string) bool {
+	last := len(argv) - 1
+	return len(kept) == len(argv) && (last < 0 || len(kept[last]) == len(argv[last]))
+}
+
+// surmise keeps what a snapshot says of a process whose program is known, if that is another program. Either its exec
+// was lost, or its exec is still on its way: so nothing changes before an event that is later than the snapshot. The
+// arguments are no difference; a process may rewrite its own, and then the exec's are better.
+func (entry *Entry) surmise(e *eventv1.Event, x *eventv1.Exec) {
+	entry.claim = nil
+	if path := x.GetExe().GetPath(); path == "" || path == entry.Image.Exe {
+		return
+	}
+	entry.claim, entry.claimed = &field.Process{Key: entry.Key, Parent: entry.Image.Parent}, e.GetBoottimeNs()
+	fill(entry.claim, e, x)
+}
+
+// correct believes the snapshot, if the event is later than it and the exec has not come.
+func (entry *Entry) correct(boottimeNs uint64) {
+	claim := entry.claim
+	if claim == nil || boottimeNs <= entry.claimed {
+		return
+	}
+	entry.claim = nil
+	if claim.Exe == entry.Image.Exe {
+		return
+	}
+	claim.Parent = entry.Image.Parent
+	entry.Image, entry.firstChild = claim, 0
 }
 
 // withSlash is a directory with a slash at its end, as the rules compare it.
@@ -104,6 +150,7 @@ func fill(image *field.Process, e *eventv1.Event, x *eventv1.Exec) {
 	image.Name = field.NameOf(exe.GetPath(), e.GetComm(), x.GetArgv())
 	image.Exe = exe.GetPath()
 	image.Argv = keepArgv(x.GetArgv())
+	image.ArgvCut = x.GetArgvTruncated() || !sameLength(image.Argv, x.GetArgv())
 	image.Cwd = withSlash(x.GetCwd())
 	image.TTY = x.GetTty()
 	image.Session = x.GetSession()

@@ -87,6 +87,7 @@ func (t *Tree) own(key Key, e *eventv1.Event) *Entry {
 	} else if entry.state == presumed {
 		t.revive(entry)
 	}
+	entry.correct(e.GetBoottimeNs())
 	entry.CgroupID = e.GetCgroupId()
 	if ns := e.GetNamespaces(); ns != nil {
 		entry.MntNS, entry.PIDNS = ns.GetMnt(), ns.GetPid()
@@ -162,7 +163,8 @@ func (t *Tree) linkable(parent *Entry) *field.Process {
 func (t *Tree) existing(entry *Entry, e *eventv1.Event, x *eventv1.Exec) {
 	t.adopt(entry, KeyOf(e.GetParent()))
 	if entry.known {
-		return // what its own exec said is newer than the snapshot, or the same
+		entry.surmise(e, x)
+		return
 	}
 	fill(entry.Image, e, x)
 	entry.known = true

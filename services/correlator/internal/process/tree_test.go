@@ -174,6 +174,49 @@ func TestSnapshotEndsWhatItDoesNotName(t *testing.T) {
 	}
 }
 
+func TestSnapshotCorrectsAProgramWhoseExecWasLost(t *testing.T) {
+	at := func(e *eventv1.Event, boottime uint64) *eventv1.Event {
+		e.BoottimeNs = boottime
+		return e
+	}
+	tests := []struct {
+		name  string
+		event *eventv1.Event
+		want  string
+	}{
+		{"an earlier event is still the old program's", at(open(shKey, initKey), 1999), "/bin/sh"},
+		{"a later event is the new one's", at(open(shKey, initKey), 2001), "/bin/evil"},
+		{"a late exec is believed", at(exec(shKey, initKey, "/bin/third"), 1500), "/bin/third"},
+	}
+	for _, tt := range tests {
+		tree := New(10)
+		tree.Apply(exec(shKey, initKey, "/bin/sh"))
+		tree.BeginSnapshot()
+		found := at(existing(shKey, initKey, "/bin/evil"), 2000)
+		entry := tree.Apply(found)
+		tree.EndSnapshot()
+		if shown := entry.Shown(found); shown.Exe != "/bin/evil" || shown.Parent == nil {
+			t.Errorf("%s: the snapshot's event shows %v, want /bin/evil with its parent", tt.name, shown)
+		}
+		if got := tree.Apply(tt.event).Image; got.Exe != tt.want || got.Parent == nil {
+			t.Errorf("%s: image = %v, want %s with its parent", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestCutArgumentsAreMarked(t *testing.T) {
+	tree := New(10)
+	long := exec(shKey, initKey, "/bin/sh", "sh", strings.Repeat("ä", 3000))
+	if entry := tree.Apply(long); !entry.Image.ArgvCut || Whole(entry.Image, long).ArgvCut {
+		t.Errorf("cut = %v in the tree, %v in the event, want true, false", entry.Image.ArgvCut, Whole(entry.Image, long).ArgvCut)
+	}
+	truncated := exec(catKey, shKey, "/bin/cat", "cat")
+	truncated.GetExec().ArgvTruncated = true
+	if !tree.Apply(truncated).Image.ArgvCut {
+		t.Error("what the kernel cut is not marked")
+	}
+}
+
 func TestLongChainsAreCut(t *testing.T) {
 	tree := New(10)
 	k := Key{PID: 2, StartBoottimeNs: 1}

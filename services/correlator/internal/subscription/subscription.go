@@ -6,8 +6,10 @@ package subscription
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,8 +23,18 @@ const (
 	lastRetry  = time.Second
 )
 
-// errNotYet is the state before the first batch.
-var errNotYet = errors.New("not connected yet")
+// reopenEvery is how long a stream lasts at least before we end it for the sake of a new snapshot, which costs the
+// collector a walk over all processes.
+const reopenEvery = 10 * time.Second
+
+var (
+	// errNotYet is the state before the first batch.
+	errNotYet = errors.New("not connected yet")
+	// errReopened is the end of a stream that we ended.
+	errReopened = errors.New("reopened for a new snapshot")
+)
+
+type conversation = collectorv1.EventService_StreamEventsClient
 
 // Subscription is a stream of events from the collector.
 type Subscription struct {
@@ -30,6 +42,8 @@ type Subscription struct {
 	log     *slog.Logger
 	ledger  *ledger
 	batches chan *Batch
+	// reopen has a value when a new snapshot is wanted.
+	reopen chan struct{}
 
 	mu  sync.Mutex
 	err error // why there is no stream, nil if there is one; guarded by mu
@@ -39,7 +53,16 @@ type Subscription struct {
 func New(conn grpc.ClientConnInterface, log *slog.Logger) *Subscription {
 	return &Subscription{
 		client: collectorv1.NewEventServiceClient(conn), log: log, ledger: newLedger(),
-		batches: make(chan *Batch, 1), err: errNotYet,
+		batches: make(chan *Batch, 1), reopen: make(chan struct{}, 1), err: errNotYet,
+	}
+}
+
+// Reopen asks for a new stream, which opens with a new snapshot. It does not block, and what is asked for within ten
+// seconds of the last opening waits for their end. Safe for concurrent use.
+func (s *Subscription) Reopen() {
+	select {
+	case s.reopen <- struct{}{}:
+	default: // asked for already
 	}
 }
 
@@ -74,10 +97,13 @@ func (s *Subscription) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		s.setErr(ctx, err)
 		if received {
 			retry = firstRetry
 		}
+		if errors.Is(err, errReopened) {
+			continue // nothing is wrong, and the collector is done with the old stream
+		}
+		s.setErr(ctx, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(retry):
@@ -90,6 +116,10 @@ func (s *Subscription) Run(ctx context.Context) error {
 // session is one stream, from its first request to its error.
 func (s *Subscription) session(ctx context.Context) (received bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
+	select {
+	case <-s.reopen: // this stream's snapshot answers what was asked before it
+	default:
+	}
 	stream, err := s.client.StreamEvents(ctx)
 	if err != nil {
 		cancel()
@@ -99,28 +129,31 @@ func (s *Subscription) session(ctx context.Context) (received bool, err error) {
 		cancel()
 		return false, err
 	}
-	var acknowledging sync.WaitGroup
-	defer acknowledging.Wait()
+	var sending sync.WaitGroup
+	defer sending.Wait()
 	defer cancel()
 	first := make(chan struct{})
-	acknowledging.Go(func() { s.acknowledge(ctx, stream, first) })
+	var ended atomic.Bool // by us
+	sending.Go(func() { s.send(ctx, stream, first, &ended) })
+	opens := true
 	for {
 		answer, err := stream.Recv()
+		if errors.Is(err, io.EOF) && ended.Load() {
+			return received, errReopened
+		}
 		if err != nil {
 			return received, err
 		}
-		batch := s.ledger.admit(answer)
 		if !received {
 			received = true
 			close(first)
 			s.setErr(ctx, nil)
-			if batch != nil {
-				batch.Opens = true
-			}
 		}
+		batch := s.ledger.admit(answer)
 		if batch == nil {
 			continue
 		}
+		batch.Opens, opens = opens, false
 		select {
 		case s.batches <- batch:
 		case <-ctx.Done():
@@ -129,23 +162,34 @@ func (s *Subscription) session(ctx context.Context) (received bool, err error) {
 	}
 }
 
-// acknowledge sends what is due until the stream ends. It begins when the first batch has said whose stream it is.
-func (s *Subscription) acknowledge(ctx context.Context, stream collectorv1.EventService_StreamEventsClient, first <-chan struct{}) {
+// send acknowledges until the stream ends, or ends it when a new one is wanted and this one has lasted long enough. It
+// begins when the first batch has said whose stream it is.
+func (s *Subscription) send(ctx context.Context, stream conversation, first <-chan struct{}, ended *atomic.Bool) {
+	opened := time.Now()
 	select {
 	case <-first:
 	case <-ctx.Done():
 		return
 	}
 	var sent uint64
+	var due <-chan time.Time
 	for {
-		if due := s.ledger.due(); due > sent {
-			if stream.Send(&collectorv1.StreamEventsRequest{AcknowledgedBatch: due}) != nil {
+		if number := s.ledger.due(); number > sent {
+			if stream.Send(&collectorv1.StreamEventsRequest{AcknowledgedBatch: number}) != nil {
 				return // the receiving side knows why
 			}
-			sent = due
+			sent = number
 		}
 		select {
 		case <-s.ledger.wake:
+		case <-s.reopen:
+			due = time.After(time.Until(opened.Add(reopenEvery)))
+		case <-due:
+			// Not a cancellation: what is on its way is still received, and the collector has let go of this stream
+			// before we hear of its end, so that it does not refuse the next one.
+			ended.Store(true)
+			_ = stream.CloseSend() // never fails; see grpc.ClientStream
+			return
 		case <-ctx.Done():
 			return
 		}

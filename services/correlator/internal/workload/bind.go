@@ -42,6 +42,9 @@ func (x *Index) end(ref Ref) {
 	}
 }
 
+// expired says whether a task has been over for longer than late events take.
+func (x *Index) expired(t *task) bool { return !t.expires.IsZero() && x.cfg.Now().After(t.expires) }
+
 func (x *Index) stopWaiting(pid uint32, t *task) {
 	rest := slices.DeleteFunc(x.waiting[pid], func(other *task) bool { return other == t })
 	if len(rest) == 0 {
@@ -88,6 +91,10 @@ func (x *Index) Observe(entry *process.Entry) bool {
 // bind joins the runtime's word with the kernel's, if both are there and nothing speaks against it. A refusal is not
 // final: `runc init` passes through the host's namespaces before it becomes the container's first process.
 func (x *Index) bind(t *task) bool {
+	if x.expired(t) { // and not swept yet: its pid may be another process's by now
+		x.stopWaiting(t.PID, t)
+		return false
+	}
 	// It may have exited by now: a short-lived container's whole life can be over before its runtime tells of it.
 	entry := x.tree.Latest(t.PID)
 	if entry == nil || !entry.Placed {

@@ -193,13 +193,13 @@ func (x *Index) GiveUp(cgroupID uint64) {
 func (x *Index) Sweep() {
 	now := x.cfg.Now()
 	for cgroup, t := range x.bindings {
-		if !t.expires.IsZero() && now.After(t.expires) {
+		if x.expired(t) {
 			delete(x.bindings, cgroup)
 		}
 	}
 	for pid, tasks := range x.waiting {
 		for _, t := range slices.Clone(tasks) {
-			if !t.expires.IsZero() && now.After(t.expires) {
+			if x.expired(t) {
 				x.stopWaiting(pid, t)
 			}
 		}

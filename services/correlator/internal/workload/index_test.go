@@ -123,6 +123,17 @@ func TestBindsInEitherOrder(t *testing.T) {
 	n.wantRefused()
 }
 
+func TestAReusedPidIsNotBoundToADeadContainer(t *testing.T) {
+	n := newNode(t)
+	n.Apply(run("a", 40)) // the kernel never says where it was
+	n.Apply(Update{Gone: []Ref{{"ns", "a"}}})
+	n.now = n.now.Add(11 * time.Second) // longer than the grace, and nobody has swept
+	n.want(n.see(40, shim, ctrNS, 1001, "/other"), "?")
+	if _, waiting := n.Len(); waiting != 0 {
+		t.Errorf("%d pids are waited for, want none", waiting)
+	}
+}
+
 func TestRuncInitDoesNotMisbind(t *testing.T) {
 	n := newNode(t)
 	n.Apply(run("a", 50))
