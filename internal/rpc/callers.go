@@ -32,7 +32,7 @@ var standard = Callers{
 // UIDs says which uid each process runs as.
 type UIDs map[string]uint32
 
-// authorize refuses a call unless its method's line names the caller. The caller learns nothing but that.
+// authorizer refuses a call unless its method's line names the caller. The caller learns nothing but that.
 type authorizer struct {
 	allowed map[string][]uint32
 }
@@ -79,8 +79,8 @@ func (a authorizer) stream(srv any, stream grpc.ServerStream, info *grpc.StreamS
 	return next(srv, stream)
 }
 
-// complete reports methods that are served but that nobody may call, and lines for services that are not served:
-// both are mistakes in the table. Foreign methods (a proxy's) are only in the table.
+// complete reports methods that are served but have no line: a mistake in the table, which would refuse them to
+// everybody. The other way round is no mistake, because a proxy's foreign methods are only in the table.
 func (a authorizer) complete(served map[string]grpc.ServiceInfo) error {
 	for service, info := range served {
 		for _, method := range info.Methods {

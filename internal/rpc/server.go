@@ -18,12 +18,9 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/status"
 
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
 	"github.com/palisade-sec/palisade/internal/unixsock"
@@ -72,21 +69,21 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err := cfg.Metrics.Register(metrics); err != nil {
 		return nil, fmt.Errorf("register gRPC metrics: %w", err)
 	}
-	limit := limiter{rate.NewLimiter(callsPerSecond, callsPerSecond)}
+	limit := NewLimiter(callsPerSecond)
 	unary := []grpc.UnaryServerInterceptor{
 		metrics.UnaryServerInterceptor(),
-		logging.UnaryServerInterceptor(logger(cfg.Log), logging.WithLogOnEvents(logging.FinishCall), logLevels()),
+		logging.UnaryServerInterceptor(Logger(cfg.Log), LogFinished()...),
 		ratelimit.UnaryServerInterceptor(limit),
 		auth.unary,
 	}
 	stream := []grpc.StreamServerInterceptor{
 		metrics.StreamServerInterceptor(),
-		logging.StreamServerInterceptor(logger(cfg.Log), logging.WithLogOnEvents(logging.FinishCall), logLevels()),
+		logging.StreamServerInterceptor(Logger(cfg.Log), LogFinished()...),
 		ratelimit.StreamServerInterceptor(limit),
 		auth.stream,
 	}
 	if cfg.Recover {
-		handler := recovery.WithRecoveryHandlerContext(recovered(cfg.Log))
+		handler := Recovery(cfg.Log)
 		unary = append(unary, recovery.UnaryServerInterceptor(handler))
 		stream = append(stream, recovery.StreamServerInterceptor(handler))
 	}
@@ -122,42 +119,6 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
 	}
 	return ctx.Err()
-}
-
-type limiter struct{ *rate.Limiter }
-
-func (l limiter) Limit(context.Context) error {
-	if l.Allow() {
-		return nil
-	}
-	return status.Error(codes.ResourceExhausted, "too many calls per second")
-}
-
-func recovered(log *slog.Logger) recovery.RecoveryHandlerFuncContext {
-	return func(ctx context.Context, p any) error {
-		log.ErrorContext(ctx, "Recovered from a panic in a handler", "err", fmt.Sprint(p))
-		return status.Error(codes.Internal, "internal error")
-	}
-}
-
-func logger(log *slog.Logger) logging.Logger {
-	return logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
-		log.Log(ctx, slog.Level(level), msg, fields...) //nolint:sloglint // the interceptor's own constants
-	})
-}
-
-// logLevels keeps ordinary calls out of the log: only what a human should look at is above Debug.
-func logLevels() logging.Option {
-	return logging.WithLevels(func(code codes.Code) logging.Level {
-		switch code {
-		case codes.OK, codes.Canceled, codes.NotFound, codes.Unavailable, codes.DeadlineExceeded:
-			return logging.LevelDebug
-		case codes.PermissionDenied, codes.Unauthenticated, codes.ResourceExhausted, codes.InvalidArgument:
-			return logging.LevelWarn
-		default:
-			return logging.LevelError
-		}
-	})
 }
 
 // pid is what a status reports.

@@ -12,11 +12,10 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
+
+	"github.com/palisade-sec/palisade/internal/rpc"
 )
 
 const (
@@ -35,15 +34,15 @@ func interceptors(log *slog.Logger, registry *prometheus.Registry) ([]grpc.Serve
 	if err := prometheus.WrapRegistererWithPrefix("palisade_console_nodes_", registry).Register(calls); err != nil {
 		return nil, fmt.Errorf("register gRPC metrics: %w", err)
 	}
-	limit := limiter{rate.NewLimiter(pushesPerSecond, pushesPerSecond)}
+	limit := rpc.NewLimiter(pushesPerSecond)
 	return []grpc.ServerOption{
 		grpc.StatsHandler(otelgrpc.NewServerHandler()),
 		grpc.ChainUnaryInterceptor(
 			calls.UnaryServerInterceptor(),
-			logging.UnaryServerInterceptor(logger(log), logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(level)),
+			logging.UnaryServerInterceptor(rpc.Logger(log), rpc.LogFinished()...),
 			ratelimit.UnaryServerInterceptor(limit),
 			nodesOnly,
-			recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(recovered(log))),
+			recovery.UnaryServerInterceptor(rpc.Recovery(log)),
 		),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxSendMsgSize(maxMessageBytes),
@@ -62,41 +61,6 @@ func nodesOnly(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.
 		return nil, err
 	}
 	return next(ctx, req)
-}
-
-type limiter struct{ *rate.Limiter }
-
-// Limit refuses the call if there are too many.
-func (l limiter) Limit(context.Context) error {
-	if l.Allow() {
-		return nil
-	}
-	return status.Error(codes.ResourceExhausted, "too many calls per second")
-}
-
-func recovered(log *slog.Logger) recovery.RecoveryHandlerFuncContext {
-	return func(ctx context.Context, p any) error {
-		log.ErrorContext(ctx, "Recovered from a panic in a handler", "err", fmt.Sprint(p))
-		return status.Error(codes.Internal, "internal error")
-	}
-}
-
-func logger(log *slog.Logger) logging.Logger {
-	return logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
-		log.Log(ctx, slog.Level(level), msg, fields...) //nolint:sloglint // the interceptor's own constants
-	})
-}
-
-// level keeps ordinary calls out of the log.
-func level(code codes.Code) logging.Level {
-	switch code {
-	case codes.OK, codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
-		return logging.LevelDebug
-	case codes.InvalidArgument, codes.ResourceExhausted, codes.Unauthenticated, codes.PermissionDenied:
-		return logging.LevelWarn
-	default:
-		return logging.LevelError
-	}
 }
 
 type metrics struct {
