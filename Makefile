@@ -88,8 +88,10 @@ loadtest: setup build ## Start a node, load every unix-socket service with ghz, 
 	@$(SUDO) deploy/dev/loadtest.sh
 
 .PHONY: bench
-bench: ## Go benchmarks of the hot paths
-	go test -run='^$$' -bench=. -benchmem $$(go list work | grep -v /test/e2e)
+bench: setup build ## Benchmarks of the hot paths, and what a node costs its host (ratios against the same run without one)
+	go test -run='^$$' -bench=. -benchmem $$(go list work | grep -v /test/e2e) | grep -v 'no test files'
+	go build -o bin/tools/overhead ./loadtest/overhead
+	@$(SUDO) deploy/dev/bench.sh
 
 .PHONY: clean
 clean: ## Remove what build made
