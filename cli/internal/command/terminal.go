@@ -26,6 +26,7 @@ type terminal struct {
 	mu        sync.Mutex
 	password  string
 	announced bool // the banner is out
+	stopping  bool // processes lose each other in turn, as they should
 }
 
 func (t *terminal) note(format string, args ...any) {
@@ -69,6 +70,7 @@ func (t *terminal) processLine(process, line string) {
 	switch {
 	case t.verbose, !isLog:
 		t.note("%s %s", t.paint.Quiet(process), show.Safe(line))
+	case t.isStopping():
 	case entry.Level == "WARN" || entry.Level == "ERROR":
 		text := entry.Msg
 		if entry.Err != "" {
@@ -76,6 +78,19 @@ func (t *terminal) processLine(process, line string) {
 		}
 		t.note("%s %s", t.paint.Quiet(process), show.Safe(text))
 	}
+}
+
+// stop is told that the node is being stopped.
+func (t *terminal) stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stopping = true
+}
+
+func (t *terminal) isStopping() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.stopping
 }
 
 // banner says that the node is up and where its console is.

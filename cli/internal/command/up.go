@@ -102,6 +102,7 @@ func up(ctx context.Context, settings node.Settings, term *terminal, opts *optio
 	if err := supervisor.Check(ctx, term.checked); err != nil {
 		return err
 	}
+	defer context.AfterFunc(ctx, term.stop)()
 	tasks := []daemon.Task{
 		{Name: "supervisor", Run: supervisor.Run},
 		{Name: "findings", Run: func(ctx context.Context) error { return showFindings(ctx, opts, term) }},
