@@ -42,7 +42,7 @@ stop_containerd() {
 	wait "$containerd_pid" 2>/dev/null || true
 	containerd_pid=
 	rm -rf "$containerd_home"
-	if [[ $(stat -c %i "$containerd_socket" 2>/dev/null) != "$containerd_inode" ]]; then
+	if [[ -e $containerd_socket && $(stat -c %i "$containerd_socket") != "$containerd_inode" ]]; then
 		return 0 # the host's own containerd was started meanwhile and has taken the place
 	fi
 	rm -f "$containerd_socket" "$containerd_socket.ttrpc"
