@@ -15,10 +15,11 @@ import (
 	"io/fs"
 	"math/big"
 	"net"
-	"os"
 	"path/filepath"
 	"regexp"
 	"time"
+
+	"github.com/palisade-sec/palisade/internal/statedir"
 )
 
 // How long certificates last. Renewal is the console's and the uplink's job, well before the end.
@@ -169,24 +170,8 @@ func sign(template x509.Certificate, parent *Authority, now time.Time) (Pair, er
 // WritePair writes name.crt and name.key to directory; the key gets mode. Each file appears whole or not at all, the
 // key first: whoever sees the certificate can use it.
 func WritePair(directory, name string, pair Pair, mode fs.FileMode) error {
-	if err := WriteFile(filepath.Join(directory, name+".key"), pair.Key, mode); err != nil {
+	if err := statedir.WriteFile(filepath.Join(directory, name+".key"), pair.Key, mode); err != nil {
 		return err
 	}
-	return WriteFile(filepath.Join(directory, name+".crt"), pair.Certificate, 0o644)
-}
-
-// WriteFile writes a file of the given mode in one step: readers see the old content or the new. It is on disk when
-// WriteFile returns.
-func WriteFile(path string, content []byte, mode fs.FileMode) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	_, err = temp.Write(content)
-	err = errors.Join(err, temp.Chmod(mode), temp.Sync(), temp.Close())
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return os.Rename(temp.Name(), path)
+	return statedir.WriteFile(filepath.Join(directory, name+".crt"), pair.Certificate, 0o644)
 }

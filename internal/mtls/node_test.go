@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/palisade-sec/palisade/internal/mtls"
+	"github.com/palisade-sec/palisade/internal/statedir"
 )
 
 func enrolled(t *testing.T) string {
@@ -20,7 +21,7 @@ func enrolled(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := mtls.WriteFile(filepath.Join(directory, "ca.crt"), authority.Certificate(), 0o644); err != nil {
+	if err := statedir.WriteFile(filepath.Join(directory, "ca.crt"), authority.Certificate(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := mtls.WritePair(directory, "node", pair, 0o640); err != nil {

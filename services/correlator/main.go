@@ -3,7 +3,8 @@
 //
 // # Privileges
 //
-// Runs as uid 10002 without capabilities, network or child processes. Reads rule files, writes nothing; speaks to
+// Runs as uid 10002 without capabilities, network or child processes. Reads rule files, writes one small file (how far
+// events were seen) in its state directory; speaks to
 // collector, gate, enforcer and uplink over their unix sockets, each of which it refuses unless that process's uid
 // serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events and containerd's
 // word on which pid is a container's; nothing that comes out of a container, names and arguments included, is more
@@ -14,11 +15,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/palisade-sec/palisade/internal/config"
 	"github.com/palisade-sec/palisade/internal/daemon"
 	"github.com/palisade-sec/palisade/internal/rpc"
+	"github.com/palisade-sec/palisade/internal/statedir"
 	"github.com/palisade-sec/palisade/internal/telemetry"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
@@ -32,6 +35,8 @@ const grace = 5 * time.Second
 // settings is the configuration file.
 type settings struct {
 	Sockets rpc.Sockets `yaml:"sockets"`
+	// StateDirectory keeps how far events were seen.
+	StateDirectory string `yaml:"state_directory"`
 	// Rules are files, or directories of *.yaml files, read after the built-in pack.
 	Rules     []string                 `yaml:"rules"`
 	Hold      pipeline.HoldConfig      `yaml:"hold"`
@@ -44,7 +49,11 @@ type settings struct {
 
 // Validate reports every fault.
 func (s settings) Validate() error {
-	return errors.Join(s.Sockets.Validate(), s.pipeline().Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate())
+	var state error
+	if !filepath.IsAbs(s.StateDirectory) {
+		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
+	}
+	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -55,7 +64,7 @@ func defaultSettings() (settings, error) {
 	sockets, err := rpc.DefaultSockets()
 	engine := pipeline.DefaultConfig()
 	return settings{
-		Sockets: sockets, Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
+		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
 		Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
 	}, err
 }
@@ -76,9 +85,17 @@ func run(ctx context.Context, env daemon.Env) error {
 		return err
 	}
 	if opts.Check {
+		if err := statedir.Check(cfg.StateDirectory); err != nil {
+			return err
+		}
 		_, err := fmt.Fprintf(env.Stdout, "ok: %d rules\n", len(rules.Rules()))
 		return err
 	}
+	state, err := statedir.Open(cfg.StateDirectory)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
 	stop, err := telemetry.Start(ctx, env.Name)
 	if err != nil {
 		return err

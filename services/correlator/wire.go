@@ -14,6 +14,7 @@ import (
 
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
 	"github.com/palisade-sec/palisade/internal/daemon"
+	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
@@ -89,6 +90,10 @@ type parts struct {
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
 func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheus.Registry) (p *parts, err error) {
+	book, seen, err := bookmark.Open(cfg.StateDirectory)
+	if err != nil { // what was missed since is not known, which is no reason to miss more
+		log.Warn("Cannot tell how far events had been seen before", "err", err)
+	}
 	p = &parts{}
 	defer func() {
 		if err != nil {
@@ -113,7 +118,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		return p, err
 	}
 	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
-		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Sink: p.delivery,
+		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Sink: p.delivery, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Log: log, Metrics: registry,
 	})
 	return p, err

@@ -93,7 +93,8 @@ func takeInventory(t *testing.T) inventory {
 	}
 	inv.mounts = lines(t, "/proc/self/mountinfo")
 	err := filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() && strings.Contains(path, "palisade") {
+		ours := strings.Contains(path, "palisade-e2e") || strings.Contains(path, "palisade-demo")
+		if err == nil && entry.IsDir() && ours {
 			inv.cgroups = append(inv.cgroups, path)
 		}
 		return nil // cgroups of others come and go while we look

@@ -106,6 +106,8 @@ func sortedKeys(m map[string]finding) []string {
 func TestSupervisorsDeath(t *testing.T) {
 	n := startNode(t)
 	processes := n.processes()
+	n.demo()
+	time.Sleep(6 * time.Second) // how far events were seen is written down every five
 	if err := n.up.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +121,9 @@ func TestSupervisorsDeath(t *testing.T) {
 	n.start()
 	if report := n.demo(); len(report.Attacks) != 3 {
 		t.Errorf("demo after the supervisor's death: %d attacks, want 3", len(report.Attacks))
+	}
+	if !slices.ContainsFunc(n.findings(), func(f finding) bool { return f.Rule == "Collector restarted" }) {
+		t.Error("no finding tells of the time in which nothing was seen")
 	}
 }
 

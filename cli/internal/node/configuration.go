@@ -22,7 +22,7 @@ func (s Settings) configurations(table privilege.Table) map[string]fields {
 	}
 	return map[string]fields{
 		"collector":  {"sockets": sockets},
-		"correlator": {"sockets": sockets, "rules": rules},
+		"correlator": {"sockets": sockets, "rules": rules, "state_directory": s.stateDirectory("correlator")},
 		"gate":       {"sockets": sockets, "containerd": fields{"socket": s.Containerd}},
 		"enforcer":   {"sockets": sockets, "audit": fields{"path": s.AuditLog()}},
 		"uplink": {

@@ -21,7 +21,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
-	"github.com/palisade-sec/palisade/internal/mtls"
+	"github.com/palisade-sec/palisade/internal/statedir"
 )
 
 const (
@@ -114,7 +114,7 @@ func create(path string, out io.Writer) ([]byte, error) {
 	if _, err := fmt.Fprintf(out, PasswordLine, password); err != nil {
 		return nil, fmt.Errorf("show it: %w", err)
 	}
-	return hash, mtls.WriteFile(path, hash, 0o600)
+	return hash, statedir.WriteFile(path, hash, 0o600)
 }
 
 // newPassword is five groups of five characters, 123 bits.

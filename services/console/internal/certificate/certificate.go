@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/palisade-sec/palisade/internal/mtls"
+	"github.com/palisade-sec/palisade/internal/statedir"
 )
 
 const (
@@ -161,7 +162,7 @@ func (k *Keeper) renewNode(node string) error {
 		return err
 	}
 	// The node's certificate comes last: who sees it can use all three.
-	if err := mtls.WriteFile(filepath.Join(directory, "ca.crt"), k.authority.Certificate(), 0o644); err != nil {
+	if err := statedir.WriteFile(filepath.Join(directory, "ca.crt"), k.authority.Certificate(), 0o644); err != nil {
 		return err
 	}
 	if err := mtls.WritePair(directory, nodeName, fresh, 0o640); err != nil {

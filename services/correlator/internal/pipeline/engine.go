@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/process"
@@ -39,12 +40,21 @@ type Runtime interface {
 	Ask()
 }
 
+// Bookmark keeps how far the stream has been seen. *bookmark.Book is one.
+type Bookmark interface {
+	Save(mark bookmark.Mark) error
+}
+
 // Deps are the parts an engine works with.
 type Deps struct {
 	Rules   *rule.Set
 	Batches <-chan *subscription.Batch
 	Runtime Runtime
 	Sink    Sink
+	// Seen is how far an earlier run of the correlator had seen, zero if there was none; Bookmark keeps how far this
+	// one has. It may be nil.
+	Seen     bookmark.Mark
+	Bookmark Bookmark
 	// Reopen asks for a new snapshot, and does not block; nil if there is nobody to ask.
 	Reopen  func()
 	Log     *slog.Logger
@@ -104,6 +114,7 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 			deps.Log.Debug("Refused to bind a container", "container_id", ref.ID, "reason", string(reason))
 		},
 	}, e.tree)
+	e.stream.instance, e.stream.last, e.stream.saved = deps.Seen.Instance, deps.Seen.Last, deps.Seen
 	e.yield = func(r *rule.Rule) { e.judged.found = append(e.judged.found, r) }
 	return e, nil
 }
@@ -115,7 +126,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	// A clock of its own: on a busy node the timer never fires, because every turn sets it again.
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
-	for {
+	defer e.remember(ctx)
+	for turns := 1; ; {
 		var err error
 		select {
 		case <-ctx.Done():
@@ -129,6 +141,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-timer.C: // something has waited long enough
 		case <-sweep.C:
 			e.index.Sweep()
+			if turns++; turns%rememberEvery == 0 {
+				e.remember(ctx)
+			}
 		}
 		if err == nil {
 			err = e.expire(ctx)
@@ -144,6 +159,9 @@ func (e *Engine) Run(ctx context.Context) error {
 const (
 	// sweepEvery is how often workloads that have expired are forgotten.
 	sweepEvery = time.Second
+	// rememberEvery is how many sweeps pass between bookmarks: after a crash a gap is said to have begun so much
+	// earlier than it did, never later.
+	rememberEvery = 5
 	// idle is the longest wait for the next deadline of what is held.
 	idle = time.Second
 )

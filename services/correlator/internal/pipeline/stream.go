@@ -8,6 +8,7 @@ import (
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 )
 
@@ -25,6 +26,21 @@ type stream struct {
 	tier     string
 	// last is the last event's time, before is that of the instance before this one, zero once it was reported.
 	last, before time.Time
+	// saved is the bookmark on disk.
+	saved bookmark.Mark
+}
+
+// remember writes down how far the stream has been seen, if that is farther than before.
+func (e *Engine) remember(ctx context.Context) {
+	mark := bookmark.Mark{Instance: e.stream.instance, Last: e.stream.last}
+	if e.deps.Bookmark == nil || mark == e.stream.saved || !e.stream.before.IsZero() {
+		return // a gap that is not reported yet must not be forgotten
+	}
+	if err := e.deps.Bookmark.Save(mark); err != nil {
+		e.deps.Log.WarnContext(ctx, "Could not write down how far events were seen", "err", err)
+		return
+	}
+	e.stream.saved = mark
 }
 
 // tierName is the collector's tier, as far as it has told us.
