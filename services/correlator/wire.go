@@ -76,6 +76,9 @@ func ruleFiles(path string) ([]string, error) {
 			files = append(files, filepath.Join(path, entry.Name()))
 		}
 	}
+	if len(files) == 0 { // most likely another directory was meant
+		return nil, fmt.Errorf("%s: no *.yaml file in it", path)
+	}
 	return files, nil
 }
 

@@ -24,9 +24,9 @@ type node struct {
 	run        string // directory of sockets
 	bin        string // its own copies of the binaries
 	state      string
-	nodes      string   // address of 8084
-	people     string   // address of 8083
-	extra      []string // more words for palisade up
+	nodes      string // address of 8084
+	people     string // address of 8083
+	ephemeral  bool   // state is thrown away
 	up         *exec.Cmd
 	ended      chan struct{}
 	stdout     *output
@@ -101,10 +101,14 @@ func (n *node) start(env ...string) {
 }
 
 func (n *node) upArguments() []string {
+	state := []string{"--state", n.state}
+	if n.ephemeral {
+		state = []string{"--ephemeral"}
+	}
 	return append([]string{
-		"up", "--run", n.run, "--state", n.state, "--containerd-socket", n.containerd.Socket,
+		"up", "--run", n.run, "--containerd-socket", n.containerd.Socket,
 		"--nodes-listen", n.nodes, "--people-listen", n.people, "--node-name", "e2e-node",
-	}, n.extra...)
+	}, state...)
 }
 
 func (n *node) hasEnded() bool {

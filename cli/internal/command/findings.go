@@ -31,6 +31,9 @@ With -o json each finding is one line of JSON, fields as in api/palisade/finding
   palisade findings -o json | jq -r 'select(.action) | .rule'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 || limit > 10_000 {
+				return usageError{fmt.Errorf("--limit: %d is not 1 to 10000", limit)}
+			}
 			conn, err := opts.dial("uplink")
 			if err != nil {
 				return err

@@ -129,6 +129,13 @@ func painter(w io.Writer) show.Painter {
 	return err == nil
 }
 
+func atMostOne(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usageError{fmt.Errorf("one process at most, not %d: see `%s --help`", len(args), cmd.CommandPath())}
+	}
+	return nil
+}
+
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usageError{fmt.Errorf("unexpected argument %q: see `%s --help`", args[0], cmd.CommandPath())}

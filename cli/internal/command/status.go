@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
+	"github.com/palisade-sec/palisade/cli/internal/node"
 	"github.com/palisade-sec/palisade/cli/internal/show"
 	"github.com/palisade-sec/palisade/internal/privilege"
 	"github.com/palisade-sec/palisade/internal/unixsock"
@@ -29,9 +30,9 @@ also serves as a health check.`,
 		Example: `  palisade status
   palisade status collector
   palisade status -o json | jq '.[] | select(.healthy | not)'`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			names, err := processNames(args)
+			names, err := opts.processNames(args)
 			if err != nil {
 				return err
 			}
@@ -55,15 +56,17 @@ also serves as a health check.`,
 	}
 }
 
-// processNames are the processes of the table, or the one asked for.
-func processNames(args []string) ([]string, error) {
+// processNames are the node's processes, or the one asked for.
+func (o *options) processNames(args []string) ([]string, error) {
 	table, err := privilege.Load()
 	if err != nil {
 		return nil, err
 	}
 	var names []string
 	for _, row := range table.Processes {
-		names = append(names, row.Name)
+		if node.Runs(o.run, row.Name) {
+			names = append(names, row.Name)
+		}
 	}
 	if len(args) == 0 {
 		return names, nil
@@ -120,9 +123,12 @@ func newMetrics(opts *options) *cobra.Command {
 		Use:     "metrics PROCESS",
 		Short:   "Print a process's metrics in Prometheus's text format",
 		Example: `  palisade metrics collector | grep lost`,
-		Args:    cobra.ExactArgs(1),
+		Args:    atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := processNames(args); err != nil {
+			if len(args) == 0 {
+				return usageError{fmt.Errorf("which process? See `%s --help`", cmd.CommandPath())}
+			}
+			if _, err := opts.processNames(args); err != nil {
 				return err
 			}
 			conn, err := opts.dial(args[0])

@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -41,7 +44,7 @@ func (t *terminal) checked(process string, err error) {
 		t.note("%s checked %s", t.paint.Good("✓"), process)
 		return
 	}
-	t.note("%s %s: %v", t.paint.Bad("✗"), process, err)
+	t.note("%s %s does not pass", t.paint.Bad("✗"), process) // why is the command's error, at the end
 }
 
 // restarted is told that a process died.
@@ -61,23 +64,32 @@ func (t *terminal) processLine(process, line string) {
 		}
 		return
 	}
-	var entry struct {
-		Level string `json:"level"`
-		Msg   string `json:"msg"`
-		Err   string `json:"err"`
-	}
-	isLog := json.Unmarshal([]byte(line), &entry) == nil && entry.Level != ""
+	var entry map[string]any
+	isLog := json.Unmarshal([]byte(line), &entry) == nil && entry["level"] != nil
 	switch {
 	case t.verbose, !isLog:
 		t.note("%s %s", t.paint.Quiet(process), show.Safe(line))
 	case t.isStopping():
-	case entry.Level == "WARN" || entry.Level == "ERROR":
-		text := entry.Msg
-		if entry.Err != "" {
-			text += ": " + entry.Err
-		}
-		t.note("%s %s", t.paint.Quiet(process), show.Safe(text))
+	case entry["level"] == "WARN" || entry["level"] == "ERROR":
+		t.note("%s %s", t.paint.Quiet(process), show.Safe(logText(entry)))
 	}
+}
+
+// logText is a log entry for people: its message, its error, and its other attributes in order of their keys.
+func logText(entry map[string]any) string {
+	var text strings.Builder
+	fmt.Fprint(&text, entry["msg"])
+	if reason, ok := entry["err"]; ok {
+		fmt.Fprintf(&text, ": %v", reason)
+	}
+	for _, key := range slices.Sorted(maps.Keys(entry)) {
+		switch key {
+		case "time", "level", "msg", "err", "service": // said already, or of no use on a terminal
+		default:
+			fmt.Fprintf(&text, " %s=%v", key, entry[key])
+		}
+	}
+	return text.String()
 }
 
 // stop is told that the node is being stopped.
@@ -85,6 +97,7 @@ func (t *terminal) stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stopping = true
+	fmt.Fprintln(t.notes, "\nStopping …")
 }
 
 func (t *terminal) isStopping() bool {
@@ -112,7 +125,7 @@ func (t *terminal) banner(settings node.Settings, healthy, all int) {
 	}
 	lines = append(lines,
 		"  audit     "+settings.AuditLog(),
-		"  try       palisade demo   (three harmless attacks in a container, from another terminal)",
+		"  try       "+os.Args[0]+" demo   (three harmless attacks in a container, from another terminal)",
 		"  stop      Ctrl-C", "")
 	t.note("%s", strings.Join(lines, "\n"))
 }

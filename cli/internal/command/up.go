@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -38,6 +37,9 @@ Before anything starts, every process checks its configuration and privileges; o
   palisade up --console console.example:8084    # node only`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if settings.Ephemeral && cmd.Flags().Changed("state") {
+				return usageError{errors.New("--ephemeral throws state away, --state keeps it: choose one")}
+			}
 			settings.Runtime = opts.run
 			settings.TraceEndpoint = os.Getenv(telemetry.EndpointVariable)
 			return up(cmd.Context(), settings, &terminal{
@@ -49,7 +51,7 @@ Before anything starts, every process checks its configuration and privileges; o
 	flags := cmd.Flags()
 	flags.StringVar(&settings.Binaries, "bin", executableDirectory(), "directory with the palisade-* binaries")
 	flags.StringVar(&settings.State, "state", "/var/lib/palisade", "directory for what survives a restart")
-	flags.BoolVar(&settings.Ephemeral, "ephemeral", false, "keep state in a new directory and remove it at the end")
+	flags.BoolVar(&settings.Ephemeral, "ephemeral", false, "throw state away at the end")
 	flags.StringVar(&settings.Name, "node-name", hostName(), "the node's name in its certificate")
 	flags.StringVar(&settings.Containerd, "containerd-socket", "/run/containerd/containerd.sock", "containerd's socket")
 	flags.StringVar(&settings.Console, "console", "", "deliver to the console at HOST:PORT instead of starting one")
@@ -82,15 +84,10 @@ func up(ctx context.Context, settings node.Settings, term *terminal, opts *optio
 		return errors.New("up starts processes under their own uids and needs root: try sudo palisade up")
 	}
 	if settings.Ephemeral {
-		if settings.State, err = os.MkdirTemp("", "palisade-state-"); err != nil {
-			return fmt.Errorf("make state directory: %w", err)
-		}
+		settings.State = node.EphemeralState(settings.Runtime)
 	}
 	n, err := node.Prepare(settings)
 	if err != nil {
-		if settings.Ephemeral {
-			err = errors.Join(err, os.RemoveAll(settings.State))
-		}
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
@@ -142,12 +139,9 @@ func showFindings(ctx context.Context, opts *options, term *terminal) error {
 
 // announce waits until the processes are healthy, says so, and stays.
 func announce(ctx context.Context, settings node.Settings, term *terminal, opts *options) error {
-	names, err := processNames(nil)
+	names, err := opts.processNames(nil)
 	if err != nil {
 		return err
-	}
-	if settings.Console != "" {
-		names = names[:len(names)-1] // the console is the table's last row
 	}
 	deadline := time.Now().Add(readyTimeout)
 	var waiting []show.Status

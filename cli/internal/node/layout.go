@@ -38,6 +38,28 @@ type Settings struct {
 	TraceEndpoint string
 }
 
+// EphemeralState is where a node with the given run-time directory keeps state that is thrown away: a fixed place, so that
+// the next one can remove what a killed one left, and below a directory that only root may write.
+func EphemeralState(runtime string) string { return "/var/lib/palisade-ephemeral-" + flatten(runtime) }
+
+// flatten turns a path into a name: /run/palisade into run-palisade.
+func flatten(path string) string {
+	return strings.ReplaceAll(strings.Trim(filepath.Clean(path), "/"), "/", "-")
+}
+
+// runs reports whether a process is part of this node: a console elsewhere is not.
+func (s Settings) runs(process string) bool { return process != "console" || s.Console == "" }
+
+// Runs reports, from the outside, whether a process is part of the node with the given run-time directory.
+func Runs(runtime, process string) bool {
+	config := Settings{Runtime: runtime}.configDirectory()
+	if _, err := os.Stat(config); err != nil {
+		return true // no node here, or not one that palisade up has started: all of them are asked
+	}
+	_, err := os.Stat(Settings{Runtime: runtime}.Config(process))
+	return err == nil
+}
+
 // Validate reports every fault, each starting with its flag.
 func (s Settings) Validate() error {
 	var errs []error

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"go.yaml.in/yaml/v3"
@@ -52,6 +51,11 @@ func Prepare(settings Settings) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{settings: settings, table: table, lock: lock}
+	if settings.Ephemeral { // one whose supervisor was killed could not clean up
+		if err := os.RemoveAll(settings.State); err != nil {
+			return nil, errors.Join(fmt.Errorf("remove old state: %w", err), lock.Close())
+		}
+	}
 	if err := n.prepare(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -69,6 +73,9 @@ func (n *Node) prepare() error {
 		}
 	}
 	for name, content := range n.settings.configurations(n.table) {
+		if !n.settings.runs(name) {
+			continue
+		}
 		raw, err := yaml.Marshal(content)
 		if err != nil {
 			return fmt.Errorf("write configuration of %s: %w", name, err)
@@ -105,7 +112,7 @@ func acquire(path string) (*os.File, error) {
 func (n *Node) Processes(output func(process, line string)) ([]supervise.Process, error) {
 	var processes []supervise.Process
 	for _, row := range n.table.Processes {
-		if row.Name == "console" && n.settings.Console != "" {
+		if !n.settings.runs(row.Name) {
 			continue
 		}
 		group, err := cgroup.Create(n.cgroupName(), row.Name, row.Limits)
@@ -125,10 +132,8 @@ func (n *Node) Processes(output func(process, line string)) ([]supervise.Process
 	return processes, nil
 }
 
-// cgroupName is the parent of the processes' cgroups, one for each run-time directory: /run/palisade has run-palisade.
-func (n *Node) cgroupName() string {
-	return strings.ReplaceAll(strings.Trim(filepath.Clean(n.settings.Runtime), "/"), "/", "-")
-}
+// cgroupName is the parent of the processes' cgroups, one for each run-time directory.
+func (n *Node) cgroupName() string { return flatten(n.settings.Runtime) }
 
 func (n *Node) spec(row privilege.Row, group *cgroup.Group) (launch.Spec, error) {
 	binary := filepath.Join(n.settings.Binaries, "palisade-"+row.Name)
