@@ -28,7 +28,7 @@ func load(t *testing.T) *rule.Set {
 var (
 	host      = &findingv1.Workload{Metadata: findingv1.MetadataState_METADATA_STATE_HOST}
 	container = &findingv1.Workload{
-		ContainerId: "0123456789abcdef0123456789abcdef", Image: "docker.io/library/nginx:1.27",
+		ContainerId: "0123456789abcdef0123456789abcdef", Image: "registry.example/library/nginx:1.27",
 		Metadata: findingv1.MetadataState_METADATA_STATE_KNOWN,
 	}
 	pending = &findingv1.Workload{Metadata: findingv1.MetadataState_METADATA_STATE_PENDING}
