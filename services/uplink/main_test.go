@@ -19,6 +19,7 @@ import (
 	uplinkv1 "github.com/palisade-sec/palisade/api/palisade/uplink/v1"
 	"github.com/palisade-sec/palisade/internal/daemon"
 	"github.com/palisade-sec/palisade/internal/mtls"
+	"github.com/palisade-sec/palisade/internal/statedir"
 	"github.com/palisade-sec/palisade/internal/rpc"
 )
 
@@ -121,7 +122,7 @@ func TestCheckLeavesNothingAndReadsCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := mtls.WriteFile(filepath.Join(enroll, "ca.crt"), authority.Certificate(), 0o644); err != nil {
+	if err := statedir.WriteFile(filepath.Join(enroll, "ca.crt"), authority.Certificate(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := mtls.WritePair(enroll, "node", pair, 0o640); err != nil {

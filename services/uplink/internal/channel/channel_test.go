@@ -28,6 +28,7 @@ import (
 	consolev1 "github.com/palisade-sec/palisade/api/palisade/console/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/internal/mtls"
+	"github.com/palisade-sec/palisade/internal/statedir"
 	"github.com/palisade-sec/palisade/services/uplink/internal/channel"
 	"github.com/palisade-sec/palisade/services/uplink/internal/queue"
 )
@@ -128,7 +129,7 @@ func (n *node) enrollWith(t *testing.T, authority *mtls.Authority) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := mtls.WriteFile(filepath.Join(n.enroll, "ca.crt"), authority.Certificate(), 0o644); err != nil {
+	if err := statedir.WriteFile(filepath.Join(n.enroll, "ca.crt"), authority.Certificate(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := mtls.WritePair(n.enroll, "node", pair, 0o640); err != nil {
