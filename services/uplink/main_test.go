@@ -19,8 +19,8 @@ import (
 	uplinkv1 "github.com/palisade-sec/palisade/api/palisade/uplink/v1"
 	"github.com/palisade-sec/palisade/internal/daemon"
 	"github.com/palisade-sec/palisade/internal/mtls"
-	"github.com/palisade-sec/palisade/internal/statedir"
 	"github.com/palisade-sec/palisade/internal/rpc"
+	"github.com/palisade-sec/palisade/internal/statedir"
 )
 
 func newRoot(t *testing.T) string {
