@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,6 +25,11 @@ const (
 	// attempts is how often opening may end in the death of the process before the database is taken for corrupt:
 	// Badger answers some damage with a fault signal or an exit that nobody can catch.
 	attempts = 3
+	// retries is how often one process tries, so long apart.
+	retries    = 3
+	retryPause = 100 * time.Millisecond
+	// reasonFile, in a database set aside, says what was wrong with it.
+	reasonFile = "REASON"
 	// collectEvery is how often the value log is searched for room.
 	collectEvery = 5 * time.Minute
 )
@@ -58,9 +64,13 @@ func (q *Queue) open() error {
 		if err := os.WriteFile(marker, []byte(strconv.Itoa(tries+1)), 0o600); err != nil {
 			return err
 		}
-		err = q.attempt(directory)
+		err = q.attemptAgain(directory)
 	}
 	if err != nil && !environmental(err) {
+		reason := []byte(err.Error() + "\n") // for whoever examines it
+		if writeErr := os.WriteFile(filepath.Join(directory, reasonFile), reason, 0o600); writeErr != nil {
+			err = errors.Join(err, writeErr)
+		}
 		aside := directory + corruptSuffix + q.now().UTC().Format("20060102T150405.000Z")
 		if renameErr := os.Rename(directory, aside); renameErr != nil {
 			return errors.Join(err, renameErr)
@@ -71,8 +81,27 @@ func (q *Queue) open() error {
 	return errors.Join(err, os.RemoveAll(marker))
 }
 
+// attemptAgain tries to open the database a few times: setting findings aside is not done on one failure that the next
+// try, on the same files, does not show.
+func (q *Queue) attemptAgain(directory string) error {
+	var err error
+	for try := range retries {
+		if try > 0 {
+			q.log.Warn("Could not open the queue; trying again", "err", err)
+			time.Sleep(retryPause)
+		}
+		if err = q.attempt(directory); err == nil || environmental(err) {
+			return err
+		}
+	}
+	return err
+}
+
 // environmental says whether the fault is around the database and not in it: setting it aside would not help.
 func environmental(err error) bool {
+	if strings.Contains(err.Error(), "Cannot acquire directory lock") {
+		return true // another process has it open, so it cannot be that bad
+	}
 	for _, cause := range []error{
 		fs.ErrPermission, syscall.EPERM, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
 	} {

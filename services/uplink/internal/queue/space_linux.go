@@ -59,6 +59,16 @@ func (q *Queue) admit(findings int) error {
 
 const corruptSuffix = ".corrupt-"
 
+// reasonOf is why a database was set aside, in parentheses, or nothing if that is not known.
+func reasonOf(aside string) string {
+	const longest = 512
+	raw, err := os.ReadFile(filepath.Join(aside, reasonFile))
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" (%q)", strings.TrimSpace(string(raw[:min(len(raw), longest)])))
+}
+
 // setAside are the damaged databases that nobody has removed yet.
 func (q *Queue) setAside() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Dir(q.path))
@@ -84,7 +94,7 @@ func (q *Queue) warnings(refusing error) []string {
 	}
 	for _, aside := range found {
 		out = append(out, fmt.Sprintf(
-			"queue was corrupt and is now %s: findings in it were not delivered; remove it when examined", aside))
+			"queue was corrupt and is now %s: findings in it were not delivered; remove it when examined%s", aside, reasonOf(aside)))
 	}
 	return out
 }
