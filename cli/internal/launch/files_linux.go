@@ -7,11 +7,9 @@ import (
 	"github.com/landlock-lsm/go-landlock/landlock"
 )
 
-// Files is what a process may touch, kept by the kernel (Landlock, Linux 5.13) whatever the process's uid. On kernels
+// Files is what a process may touch besides its binary, kept by the kernel (Landlock, Linux 5.13) whatever the process's uid. On kernels
 // without Landlock ordinary permissions are all there is.
 type Files struct {
-	// Execute is the binary.
-	Execute string `json:"execute"`
 	// Reads are files and directories with what is below them.
 	Reads []string `json:"reads"`
 	// Writes are directories in which anything may be made, changed and removed.

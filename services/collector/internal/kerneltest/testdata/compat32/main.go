@@ -1,4 +1,8 @@
 // Command compat32 is built for GOARCH=386 by the test of 32-bit system calls: it opens a file and connects a socket.
+//
+// # Privileges
+//
+// None of its own: the test that starts it decides.
 package main
 
 import (
