@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 
 	"github.com/palisade-sec/palisade/internal/daemon"
 	"github.com/palisade-sec/palisade/internal/rpc"
@@ -20,7 +21,7 @@ type consoleConfig struct {
 	StateDirectory string   `yaml:"state_directory"`
 	Nodes          endpoint `yaml:"nodes"`
 	People         endpoint `yaml:"people"`
-	// Hosts are the names and addresses the server certificate is for.
+	// Hosts are the names and addresses the server certificate is for, beside those it listens on.
 	Hosts     []string           `yaml:"hosts"`
 	Enroll    certificate.Enroll `yaml:"enroll"`
 	Retention journal.Retention  `yaml:"retention"`
@@ -46,8 +47,23 @@ func defaultConfig() (consoleConfig, error) {
 
 func (c consoleConfig) certificates() certificate.Config {
 	return certificate.Config{
-		Directory: filepath.Join(c.StateDirectory, "certificates"), Hosts: c.Hosts, Enroll: c.Enroll,
+		Directory: filepath.Join(c.StateDirectory, "certificates"), Hosts: c.certificateHosts(), Enroll: c.Enroll,
 	}
+}
+
+// certificateHosts are the configured hosts and those it listens on, unless that is every address of the machine.
+func (c consoleConfig) certificateHosts() []string {
+	hosts := slices.Clone(c.Hosts)
+	for _, at := range []endpoint{c.Nodes, c.People} {
+		host, _, err := net.SplitHostPort(at.Listen)
+		if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+			continue
+		}
+		if !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
 }
 
 // Validate reports every fault, each starting with its key.

@@ -25,6 +25,7 @@ import (
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
 	"github.com/palisade-sec/palisade/internal/daemon"
+	"github.com/palisade-sec/palisade/internal/loopbacktest"
 	"github.com/palisade-sec/palisade/internal/mtls"
 	"github.com/palisade-sec/palisade/internal/rpc"
 )
@@ -37,23 +38,13 @@ type place struct {
 
 func newPlace(t *testing.T) place {
 	t.Helper()
-	p := place{root: t.TempDir(), nodes: freePort(t), people: freePort(t)}
+	p := place{root: t.TempDir(), nodes: loopbacktest.Address(t), people: loopbacktest.Address(t)}
 	for _, name := range []string{"run", "enroll"} {
 		if err := os.Mkdir(filepath.Join(p.root, name), 0o750); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return p
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // arguments writes the configuration; more is added to it.

@@ -3,18 +3,17 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/palisade-sec/palisade/internal/containerdtest"
+	"github.com/palisade-sec/palisade/internal/loopbacktest"
 )
 
 // node is a running `palisade up`.
@@ -64,7 +63,7 @@ func layNode(t *testing.T) *node {
 	}
 	n := &node{
 		t: t, containerd: daemon, run: filepath.Join(top, filepath.Base(top)), bin: filepath.Join(top, "bin"), state: filepath.Join(top, "state"),
-		nodes: freeAddress(t), people: freeAddress(t), stdout: &output{}, stderr: &output{},
+		nodes: loopbacktest.Address(t), people: loopbacktest.Address(t), stdout: &output{}, stderr: &output{},
 	}
 	copyBinaries(t, n.bin)
 	t.Cleanup(func() { os.RemoveAll(top) })
@@ -211,16 +210,6 @@ func (n *node) demo() demoReport {
 		n.t.Fatalf("palisade demo: exit code %d, %v: %s\nthe node said:\n%s", code, err, out, tail(n.stderr.String(), 30))
 	}
 	return report
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return "127.0.0.1:" + strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 // copyBinaries copies what make build made, so that a test can take a binary away without taking it from the others.
