@@ -29,8 +29,11 @@ type StreamEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Batches up to and including this one need not be kept.
 	AcknowledgedBatch uint64 `protobuf:"varint,1,opt,name=acknowledged_batch,json=acknowledgedBatch,proto3" json:"acknowledged_batch,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What the subscriber wants from now on, in the first request or any later one. Absent: as before, and everything until
+	// there was one.
+	Interest      *Interest `protobuf:"bytes,2,opt,name=interest,proto3" json:"interest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamEventsRequest) Reset() {
@@ -70,6 +73,133 @@ func (x *StreamEventsRequest) GetAcknowledgedBatch() uint64 {
 	return 0
 }
 
+func (x *StreamEventsRequest) GetInterest() *Interest {
+	if x != nil {
+		return x.Interest
+	}
+	return nil
+}
+
+// Interest says what the kernel is to record. What nobody asks for is dropped there, uncounted. A collector may send more
+// than was asked for.
+type Interest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Classes of record, by name (docs/events.md). The life cycle of processes (exec, fork, exit) is always recorded.
+	Classes []string `protobuf:"bytes,1,rep,name=classes,proto3" json:"classes,omitempty"`
+	// Of file_open, if it is among the classes: which of those that may read, and which of those that may write.
+	Reads         *Opens `protobuf:"bytes,2,opt,name=reads,proto3" json:"reads,omitempty"`
+	Writes        *Opens `protobuf:"bytes,3,opt,name=writes,proto3" json:"writes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Interest) Reset() {
+	*x = Interest{}
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Interest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Interest) ProtoMessage() {}
+
+func (x *Interest) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Interest.ProtoReflect.Descriptor instead.
+func (*Interest) Descriptor() ([]byte, []int) {
+	return file_palisade_collector_v1_collector_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Interest) GetClasses() []string {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+func (x *Interest) GetReads() *Opens {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+func (x *Interest) GetWrites() *Opens {
+	if x != nil {
+		return x.Writes
+	}
+	return nil
+}
+
+// Opens selects files by path.
+type Opens struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// True if every file is wanted; prefixes are then not looked at.
+	All bool `protobuf:"varint,1,opt,name=all,proto3" json:"all,omitempty"`
+	// A file is wanted if its path begins with one of these, byte by byte: "/etc/" is a directory, "/etc/shadow" a file and
+	// all whose names begin so. At most 240 bytes each.
+	Prefixes      []string `protobuf:"bytes,2,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Opens) Reset() {
+	*x = Opens{}
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Opens) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Opens) ProtoMessage() {}
+
+func (x *Opens) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Opens.ProtoReflect.Descriptor instead.
+func (*Opens) Descriptor() ([]byte, []int) {
+	return file_palisade_collector_v1_collector_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Opens) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *Opens) GetPrefixes() []string {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
 // StreamEventsResponse is one batch.
 type StreamEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -82,14 +212,16 @@ type StreamEventsResponse struct {
 	Batch  uint64      `protobuf:"varint,3,opt,name=batch,proto3" json:"batch,omitempty"`
 	Events []*v1.Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
 	// W3C trace context, so that one trace covers what becomes of the batch. Empty if tracing is off.
-	Traceparent   string `protobuf:"bytes,5,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,5,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// Chosen at random when the kernel's rings were made; a collector that takes them over keeps it.
+	Epoch         string `protobuf:"bytes,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamEventsResponse) Reset() {
 	*x = StreamEventsResponse{}
-	mi := &file_palisade_collector_v1_collector_proto_msgTypes[1]
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -101,7 +233,7 @@ func (x *StreamEventsResponse) String() string {
 func (*StreamEventsResponse) ProtoMessage() {}
 
 func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_collector_v1_collector_proto_msgTypes[1]
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -114,7 +246,7 @@ func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsResponse.ProtoReflect.Descriptor instead.
 func (*StreamEventsResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_collector_v1_collector_proto_rawDescGZIP(), []int{1}
+	return file_palisade_collector_v1_collector_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *StreamEventsResponse) GetBootId() string {
@@ -152,19 +284,35 @@ func (x *StreamEventsResponse) GetTraceparent() string {
 	return ""
 }
 
+func (x *StreamEventsResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
 var File_palisade_collector_v1_collector_proto protoreflect.FileDescriptor
 
 const file_palisade_collector_v1_collector_proto_rawDesc = "" +
 	"\n" +
-	"%palisade/collector/v1/collector.proto\x12\x15palisade.collector.v1\x1a\x1dpalisade/event/v1/event.proto\"D\n" +
+	"%palisade/collector/v1/collector.proto\x12\x15palisade.collector.v1\x1a\x1dpalisade/event/v1/event.proto\"\x81\x01\n" +
 	"\x13StreamEventsRequest\x12-\n" +
-	"\x12acknowledged_batch\x18\x01 \x01(\x04R\x11acknowledgedBatch\"\xb5\x01\n" +
+	"\x12acknowledged_batch\x18\x01 \x01(\x04R\x11acknowledgedBatch\x12;\n" +
+	"\binterest\x18\x02 \x01(\v2\x1f.palisade.collector.v1.InterestR\binterest\"\x8e\x01\n" +
+	"\bInterest\x12\x18\n" +
+	"\aclasses\x18\x01 \x03(\tR\aclasses\x122\n" +
+	"\x05reads\x18\x02 \x01(\v2\x1c.palisade.collector.v1.OpensR\x05reads\x124\n" +
+	"\x06writes\x18\x03 \x01(\v2\x1c.palisade.collector.v1.OpensR\x06writes\"5\n" +
+	"\x05Opens\x12\x10\n" +
+	"\x03all\x18\x01 \x01(\bR\x03all\x12\x1a\n" +
+	"\bprefixes\x18\x02 \x03(\tR\bprefixes\"\xcb\x01\n" +
 	"\x14StreamEventsResponse\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x14\n" +
 	"\x05batch\x18\x03 \x01(\x04R\x05batch\x120\n" +
 	"\x06events\x18\x04 \x03(\v2\x18.palisade.event.v1.EventR\x06events\x12 \n" +
-	"\vtraceparent\x18\x05 \x01(\tR\vtraceparent2{\n" +
+	"\vtraceparent\x18\x05 \x01(\tR\vtraceparent\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\tR\x05epoch2{\n" +
 	"\fEventService\x12k\n" +
 	"\fStreamEvents\x12*.palisade.collector.v1.StreamEventsRequest\x1a+.palisade.collector.v1.StreamEventsResponse(\x010\x01BHZFgithub.com/palisade-sec/palisade/api/palisade/collector/v1;collectorv1b\x06proto3"
 
@@ -180,21 +328,26 @@ func file_palisade_collector_v1_collector_proto_rawDescGZIP() []byte {
 	return file_palisade_collector_v1_collector_proto_rawDescData
 }
 
-var file_palisade_collector_v1_collector_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_palisade_collector_v1_collector_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_palisade_collector_v1_collector_proto_goTypes = []any{
 	(*StreamEventsRequest)(nil),  // 0: palisade.collector.v1.StreamEventsRequest
-	(*StreamEventsResponse)(nil), // 1: palisade.collector.v1.StreamEventsResponse
-	(*v1.Event)(nil),             // 2: palisade.event.v1.Event
+	(*Interest)(nil),             // 1: palisade.collector.v1.Interest
+	(*Opens)(nil),                // 2: palisade.collector.v1.Opens
+	(*StreamEventsResponse)(nil), // 3: palisade.collector.v1.StreamEventsResponse
+	(*v1.Event)(nil),             // 4: palisade.event.v1.Event
 }
 var file_palisade_collector_v1_collector_proto_depIdxs = []int32{
-	2, // 0: palisade.collector.v1.StreamEventsResponse.events:type_name -> palisade.event.v1.Event
-	0, // 1: palisade.collector.v1.EventService.StreamEvents:input_type -> palisade.collector.v1.StreamEventsRequest
-	1, // 2: palisade.collector.v1.EventService.StreamEvents:output_type -> palisade.collector.v1.StreamEventsResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	1, // 0: palisade.collector.v1.StreamEventsRequest.interest:type_name -> palisade.collector.v1.Interest
+	2, // 1: palisade.collector.v1.Interest.reads:type_name -> palisade.collector.v1.Opens
+	2, // 2: palisade.collector.v1.Interest.writes:type_name -> palisade.collector.v1.Opens
+	4, // 3: palisade.collector.v1.StreamEventsResponse.events:type_name -> palisade.event.v1.Event
+	0, // 4: palisade.collector.v1.EventService.StreamEvents:input_type -> palisade.collector.v1.StreamEventsRequest
+	3, // 5: palisade.collector.v1.EventService.StreamEvents:output_type -> palisade.collector.v1.StreamEventsResponse
+	5, // [5:6] is the sub-list for method output_type
+	4, // [4:5] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_palisade_collector_v1_collector_proto_init() }
@@ -208,7 +361,7 @@ func file_palisade_collector_v1_collector_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_collector_v1_collector_proto_rawDesc), len(file_palisade_collector_v1_collector_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

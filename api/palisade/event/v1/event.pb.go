@@ -81,6 +81,433 @@ func (PathSource) EnumDescriptor() ([]byte, []int) {
 	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{0}
 }
 
+// Abi is the table a system call came through.
+type Abi int32
+
+const (
+	Abi_ABI_UNSPECIFIED Abi = 0
+	// The kernel's own: x86-64 or arm64.
+	Abi_ABI_NATIVE Abi = 1
+	// A 32-bit program's: ia32 on x86-64 (TS_COMPAT), AArch32 on arm64.
+	Abi_ABI_COMPAT_32 Abi = 2
+	// x32 (__X32_SYSCALL_BIT), which no ordinary program uses.
+	Abi_ABI_X32 Abi = 3
+)
+
+// Enum value maps for Abi.
+var (
+	Abi_name = map[int32]string{
+		0: "ABI_UNSPECIFIED",
+		1: "ABI_NATIVE",
+		2: "ABI_COMPAT_32",
+		3: "ABI_X32",
+	}
+	Abi_value = map[string]int32{
+		"ABI_UNSPECIFIED": 0,
+		"ABI_NATIVE":      1,
+		"ABI_COMPAT_32":   2,
+		"ABI_X32":         3,
+	}
+)
+
+func (x Abi) Enum() *Abi {
+	p := new(Abi)
+	*p = x
+	return p
+}
+
+func (x Abi) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Abi) Descriptor() protoreflect.EnumDescriptor {
+	return file_palisade_event_v1_event_proto_enumTypes[1].Descriptor()
+}
+
+func (Abi) Type() protoreflect.EnumType {
+	return &file_palisade_event_v1_event_proto_enumTypes[1]
+}
+
+func (x Abi) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Abi.Descriptor instead.
+func (Abi) EnumDescriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{1}
+}
+
+// FileOperation is what a FileChange did.
+type FileOperation int32
+
+const (
+	FileOperation_FILE_OPERATION_UNSPECIFIED FileOperation = 0
+	FileOperation_FILE_OPERATION_RENAME      FileOperation = 1
+	FileOperation_FILE_OPERATION_UNLINK      FileOperation = 2
+	FileOperation_FILE_OPERATION_RMDIR       FileOperation = 3
+	FileOperation_FILE_OPERATION_LINK        FileOperation = 4
+	FileOperation_FILE_OPERATION_SYMLINK     FileOperation = 5
+	FileOperation_FILE_OPERATION_MKDIR       FileOperation = 6
+	FileOperation_FILE_OPERATION_MKNOD       FileOperation = 7
+	FileOperation_FILE_OPERATION_CHMOD       FileOperation = 8
+	FileOperation_FILE_OPERATION_CHOWN       FileOperation = 9
+	FileOperation_FILE_OPERATION_TRUNCATE    FileOperation = 10
+	FileOperation_FILE_OPERATION_SETXATTR    FileOperation = 11
+	FileOperation_FILE_OPERATION_MOUNT       FileOperation = 12
+	FileOperation_FILE_OPERATION_UMOUNT      FileOperation = 13
+	FileOperation_FILE_OPERATION_PIVOT_ROOT  FileOperation = 14
+	FileOperation_FILE_OPERATION_CHROOT      FileOperation = 15
+)
+
+// Enum value maps for FileOperation.
+var (
+	FileOperation_name = map[int32]string{
+		0:  "FILE_OPERATION_UNSPECIFIED",
+		1:  "FILE_OPERATION_RENAME",
+		2:  "FILE_OPERATION_UNLINK",
+		3:  "FILE_OPERATION_RMDIR",
+		4:  "FILE_OPERATION_LINK",
+		5:  "FILE_OPERATION_SYMLINK",
+		6:  "FILE_OPERATION_MKDIR",
+		7:  "FILE_OPERATION_MKNOD",
+		8:  "FILE_OPERATION_CHMOD",
+		9:  "FILE_OPERATION_CHOWN",
+		10: "FILE_OPERATION_TRUNCATE",
+		11: "FILE_OPERATION_SETXATTR",
+		12: "FILE_OPERATION_MOUNT",
+		13: "FILE_OPERATION_UMOUNT",
+		14: "FILE_OPERATION_PIVOT_ROOT",
+		15: "FILE_OPERATION_CHROOT",
+	}
+	FileOperation_value = map[string]int32{
+		"FILE_OPERATION_UNSPECIFIED": 0,
+		"FILE_OPERATION_RENAME":      1,
+		"FILE_OPERATION_UNLINK":      2,
+		"FILE_OPERATION_RMDIR":       3,
+		"FILE_OPERATION_LINK":        4,
+		"FILE_OPERATION_SYMLINK":     5,
+		"FILE_OPERATION_MKDIR":       6,
+		"FILE_OPERATION_MKNOD":       7,
+		"FILE_OPERATION_CHMOD":       8,
+		"FILE_OPERATION_CHOWN":       9,
+		"FILE_OPERATION_TRUNCATE":    10,
+		"FILE_OPERATION_SETXATTR":    11,
+		"FILE_OPERATION_MOUNT":       12,
+		"FILE_OPERATION_UMOUNT":      13,
+		"FILE_OPERATION_PIVOT_ROOT":  14,
+		"FILE_OPERATION_CHROOT":      15,
+	}
+)
+
+func (x FileOperation) Enum() *FileOperation {
+	p := new(FileOperation)
+	*p = x
+	return p
+}
+
+func (x FileOperation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FileOperation) Descriptor() protoreflect.EnumDescriptor {
+	return file_palisade_event_v1_event_proto_enumTypes[2].Descriptor()
+}
+
+func (FileOperation) Type() protoreflect.EnumType {
+	return &file_palisade_event_v1_event_proto_enumTypes[2]
+}
+
+func (x FileOperation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FileOperation.Descriptor instead.
+func (FileOperation) EnumDescriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{2}
+}
+
+// MemoryOperation is what a Memory did.
+type MemoryOperation int32
+
+const (
+	MemoryOperation_MEMORY_OPERATION_UNSPECIFIED MemoryOperation = 0
+	// mmap(2) of executable memory.
+	MemoryOperation_MEMORY_OPERATION_MMAP_EXEC MemoryOperation = 1
+	// mprotect(2) or pkey_mprotect(2) that makes memory executable.
+	MemoryOperation_MEMORY_OPERATION_MPROTECT_EXEC MemoryOperation = 2
+	// memfd_create(2).
+	MemoryOperation_MEMORY_OPERATION_MEMFD MemoryOperation = 3
+)
+
+// Enum value maps for MemoryOperation.
+var (
+	MemoryOperation_name = map[int32]string{
+		0: "MEMORY_OPERATION_UNSPECIFIED",
+		1: "MEMORY_OPERATION_MMAP_EXEC",
+		2: "MEMORY_OPERATION_MPROTECT_EXEC",
+		3: "MEMORY_OPERATION_MEMFD",
+	}
+	MemoryOperation_value = map[string]int32{
+		"MEMORY_OPERATION_UNSPECIFIED":   0,
+		"MEMORY_OPERATION_MMAP_EXEC":     1,
+		"MEMORY_OPERATION_MPROTECT_EXEC": 2,
+		"MEMORY_OPERATION_MEMFD":         3,
+	}
+)
+
+func (x MemoryOperation) Enum() *MemoryOperation {
+	p := new(MemoryOperation)
+	*p = x
+	return p
+}
+
+func (x MemoryOperation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MemoryOperation) Descriptor() protoreflect.EnumDescriptor {
+	return file_palisade_event_v1_event_proto_enumTypes[3].Descriptor()
+}
+
+func (MemoryOperation) Type() protoreflect.EnumType {
+	return &file_palisade_event_v1_event_proto_enumTypes[3]
+}
+
+func (x MemoryOperation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MemoryOperation.Descriptor instead.
+func (MemoryOperation) EnumDescriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{3}
+}
+
+// SocketOperation is what a Socket did.
+type SocketOperation int32
+
+const (
+	SocketOperation_SOCKET_OPERATION_UNSPECIFIED SocketOperation = 0
+	SocketOperation_SOCKET_OPERATION_CREATE      SocketOperation = 1
+	SocketOperation_SOCKET_OPERATION_BIND        SocketOperation = 2
+	SocketOperation_SOCKET_OPERATION_LISTEN      SocketOperation = 3
+	// A datagram to a peer that the socket is not connected to; each peer once.
+	SocketOperation_SOCKET_OPERATION_SEND SocketOperation = 4
+	// connect(2) of a unix socket.
+	SocketOperation_SOCKET_OPERATION_CONNECT_UNIX SocketOperation = 5
+)
+
+// Enum value maps for SocketOperation.
+var (
+	SocketOperation_name = map[int32]string{
+		0: "SOCKET_OPERATION_UNSPECIFIED",
+		1: "SOCKET_OPERATION_CREATE",
+		2: "SOCKET_OPERATION_BIND",
+		3: "SOCKET_OPERATION_LISTEN",
+		4: "SOCKET_OPERATION_SEND",
+		5: "SOCKET_OPERATION_CONNECT_UNIX",
+	}
+	SocketOperation_value = map[string]int32{
+		"SOCKET_OPERATION_UNSPECIFIED":  0,
+		"SOCKET_OPERATION_CREATE":       1,
+		"SOCKET_OPERATION_BIND":         2,
+		"SOCKET_OPERATION_LISTEN":       3,
+		"SOCKET_OPERATION_SEND":         4,
+		"SOCKET_OPERATION_CONNECT_UNIX": 5,
+	}
+)
+
+func (x SocketOperation) Enum() *SocketOperation {
+	p := new(SocketOperation)
+	*p = x
+	return p
+}
+
+func (x SocketOperation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SocketOperation) Descriptor() protoreflect.EnumDescriptor {
+	return file_palisade_event_v1_event_proto_enumTypes[4].Descriptor()
+}
+
+func (SocketOperation) Type() protoreflect.EnumType {
+	return &file_palisade_event_v1_event_proto_enumTypes[4]
+}
+
+func (x SocketOperation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SocketOperation.Descriptor instead.
+func (SocketOperation) EnumDescriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{4}
+}
+
+// PrivilegeOperation is what a Privilege did; beside each, what arguments holds, in order.
+type PrivilegeOperation int32
+
+const (
+	PrivilegeOperation_PRIVILEGE_OPERATION_UNSPECIFIED PrivilegeOperation = 0
+	// setuid(2) family: real, effective, saved id before; then the same after.
+	PrivilegeOperation_PRIVILEGE_OPERATION_SETUID PrivilegeOperation = 1
+	// setgid(2) family: as setuid.
+	PrivilegeOperation_PRIVILEGE_OPERATION_SETGID PrivilegeOperation = 2
+	// setgroups(2): number of groups.
+	PrivilegeOperation_PRIVILEGE_OPERATION_SETGROUPS PrivilegeOperation = 3
+	// capset(2): effective, permitted, inheritable after the call.
+	PrivilegeOperation_PRIVILEGE_OPERATION_CAPSET PrivilegeOperation = 4
+	// ptrace(2): request (PTRACE_*). Target is the traced process.
+	PrivilegeOperation_PRIVILEGE_OPERATION_PTRACE PrivilegeOperation = 5
+	// process_vm_readv(2): number of bytes. Target is the process read from.
+	PrivilegeOperation_PRIVILEGE_OPERATION_PROCESS_VM_READ PrivilegeOperation = 6
+	// process_vm_writev(2): number of bytes. Target is the process written to.
+	PrivilegeOperation_PRIVILEGE_OPERATION_PROCESS_VM_WRITE PrivilegeOperation = 7
+	// setns(2): type of namespace (CLONE_NEW*, 0 for any).
+	PrivilegeOperation_PRIVILEGE_OPERATION_SETNS PrivilegeOperation = 8
+	// unshare(2): CLONE_* flags.
+	PrivilegeOperation_PRIVILEGE_OPERATION_UNSHARE PrivilegeOperation = 9
+	// init_module(2), finit_module(2): flags. Name has the module's file if it is known.
+	PrivilegeOperation_PRIVILEGE_OPERATION_MODULE_LOAD PrivilegeOperation = 10
+	// delete_module(2): flags. Name is the module's.
+	PrivilegeOperation_PRIVILEGE_OPERATION_MODULE_UNLOAD PrivilegeOperation = 11
+	// bpf(2): command (BPF_*).
+	PrivilegeOperation_PRIVILEGE_OPERATION_BPF PrivilegeOperation = 12
+	// keyctl(2), add_key(2), request_key(2): operation (KEYCTL_*).
+	PrivilegeOperation_PRIVILEGE_OPERATION_KEYCTL PrivilegeOperation = 13
+	// userfaultfd(2): flags.
+	PrivilegeOperation_PRIVILEGE_OPERATION_USERFAULTFD PrivilegeOperation = 14
+	// perf_event_open(2): type and config of the event; -1 as pid or cpu is any.
+	PrivilegeOperation_PRIVILEGE_OPERATION_PERF_EVENT_OPEN PrivilegeOperation = 15
+	// io_uring_setup(2): number of entries.
+	PrivilegeOperation_PRIVILEGE_OPERATION_IO_URING_SETUP PrivilegeOperation = 16
+)
+
+// Enum value maps for PrivilegeOperation.
+var (
+	PrivilegeOperation_name = map[int32]string{
+		0:  "PRIVILEGE_OPERATION_UNSPECIFIED",
+		1:  "PRIVILEGE_OPERATION_SETUID",
+		2:  "PRIVILEGE_OPERATION_SETGID",
+		3:  "PRIVILEGE_OPERATION_SETGROUPS",
+		4:  "PRIVILEGE_OPERATION_CAPSET",
+		5:  "PRIVILEGE_OPERATION_PTRACE",
+		6:  "PRIVILEGE_OPERATION_PROCESS_VM_READ",
+		7:  "PRIVILEGE_OPERATION_PROCESS_VM_WRITE",
+		8:  "PRIVILEGE_OPERATION_SETNS",
+		9:  "PRIVILEGE_OPERATION_UNSHARE",
+		10: "PRIVILEGE_OPERATION_MODULE_LOAD",
+		11: "PRIVILEGE_OPERATION_MODULE_UNLOAD",
+		12: "PRIVILEGE_OPERATION_BPF",
+		13: "PRIVILEGE_OPERATION_KEYCTL",
+		14: "PRIVILEGE_OPERATION_USERFAULTFD",
+		15: "PRIVILEGE_OPERATION_PERF_EVENT_OPEN",
+		16: "PRIVILEGE_OPERATION_IO_URING_SETUP",
+	}
+	PrivilegeOperation_value = map[string]int32{
+		"PRIVILEGE_OPERATION_UNSPECIFIED":      0,
+		"PRIVILEGE_OPERATION_SETUID":           1,
+		"PRIVILEGE_OPERATION_SETGID":           2,
+		"PRIVILEGE_OPERATION_SETGROUPS":        3,
+		"PRIVILEGE_OPERATION_CAPSET":           4,
+		"PRIVILEGE_OPERATION_PTRACE":           5,
+		"PRIVILEGE_OPERATION_PROCESS_VM_READ":  6,
+		"PRIVILEGE_OPERATION_PROCESS_VM_WRITE": 7,
+		"PRIVILEGE_OPERATION_SETNS":            8,
+		"PRIVILEGE_OPERATION_UNSHARE":          9,
+		"PRIVILEGE_OPERATION_MODULE_LOAD":      10,
+		"PRIVILEGE_OPERATION_MODULE_UNLOAD":    11,
+		"PRIVILEGE_OPERATION_BPF":              12,
+		"PRIVILEGE_OPERATION_KEYCTL":           13,
+		"PRIVILEGE_OPERATION_USERFAULTFD":      14,
+		"PRIVILEGE_OPERATION_PERF_EVENT_OPEN":  15,
+		"PRIVILEGE_OPERATION_IO_URING_SETUP":   16,
+	}
+)
+
+func (x PrivilegeOperation) Enum() *PrivilegeOperation {
+	p := new(PrivilegeOperation)
+	*p = x
+	return p
+}
+
+func (x PrivilegeOperation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PrivilegeOperation) Descriptor() protoreflect.EnumDescriptor {
+	return file_palisade_event_v1_event_proto_enumTypes[5].Descriptor()
+}
+
+func (PrivilegeOperation) Type() protoreflect.EnumType {
+	return &file_palisade_event_v1_event_proto_enumTypes[5]
+}
+
+func (x PrivilegeOperation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PrivilegeOperation.Descriptor instead.
+func (PrivilegeOperation) EnumDescriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{5}
+}
+
+// LossReason says why a record is missing.
+type LossReason int32
+
+const (
+	LossReason_LOSS_REASON_UNSPECIFIED LossReason = 0
+	// Lost: the ring was full.
+	LossReason_LOSS_REASON_RING_FULL LossReason = 1
+	// Dropped: the workload was over its rate.
+	LossReason_LOSS_REASON_RATE LossReason = 2
+	// Lost: a collector was killed after it had read the records and before they were acknowledged, and the ring had needed
+	// their place.
+	LossReason_LOSS_REASON_KILLED LossReason = 3
+)
+
+// Enum value maps for LossReason.
+var (
+	LossReason_name = map[int32]string{
+		0: "LOSS_REASON_UNSPECIFIED",
+		1: "LOSS_REASON_RING_FULL",
+		2: "LOSS_REASON_RATE",
+		3: "LOSS_REASON_KILLED",
+	}
+	LossReason_value = map[string]int32{
+		"LOSS_REASON_UNSPECIFIED": 0,
+		"LOSS_REASON_RING_FULL":   1,
+		"LOSS_REASON_RATE":        2,
+		"LOSS_REASON_KILLED":      3,
+	}
+)
+
+func (x LossReason) Enum() *LossReason {
+	p := new(LossReason)
+	*p = x
+	return p
+}
+
+func (x LossReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LossReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_palisade_event_v1_event_proto_enumTypes[6].Descriptor()
+}
+
+func (LossReason) Type() protoreflect.EnumType {
+	return &file_palisade_event_v1_event_proto_enumTypes[6]
+}
+
+func (x LossReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LossReason.Descriptor instead.
+func (LossReason) EnumDescriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{6}
+}
+
 // ProcessKey names one process for as long as the node runs. A pid alone is reused; with the start time it
 // is not. The boot it belongs to is the batch's.
 type ProcessKey struct {
@@ -431,6 +858,16 @@ type Event struct {
 	Credentials *Credentials `protobuf:"bytes,9,opt,name=credentials,proto3" json:"credentials,omitempty"`
 	// task_struct.comm: at most 15 bytes, chosen by the process itself, so never evidence.
 	Comm string `protobuf:"bytes,10,opt,name=comm,proto3" json:"comm,omitempty"`
+	// How the process entered the kernel, as far as the event's hook can tell.
+	Abi Abi `protobuf:"varint,11,opt,name=abi,proto3,enum=palisade.event.v1.Abi" json:"abi,omitempty"`
+	// What the operation ended with: 0 or more, or a negative errno. Meaningful only if result_known: a hook that
+	// fires before the operation cannot know it.
+	Result      int64 `protobuf:"varint,12,opt,name=result,proto3" json:"result,omitempty"`
+	ResultKnown bool  `protobuf:"varint,13,opt,name=result_known,json=resultKnown,proto3" json:"result_known,omitempty"`
+	// Where the record lies, for ever: ring 1 is urgent, 2 is bulk, 0 means that no record stands for the event; position
+	// counts bytes since the ring was made. With the batch's epoch they name an event across restarts of the collector.
+	Ring     uint32 `protobuf:"varint,14,opt,name=ring,proto3" json:"ring,omitempty"`
+	Position uint64 `protobuf:"varint,15,opt,name=position,proto3" json:"position,omitempty"`
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*Event_Exec
@@ -442,6 +879,14 @@ type Event struct {
 	//	*Event_Existing
 	//	*Event_Loss
 	//	*Event_Started
+	//	*Event_ExecFailed
+	//	*Event_Signal
+	//	*Event_FileChange
+	//	*Event_Memory
+	//	*Event_Socket
+	//	*Event_Dns
+	//	*Event_Privilege
+	//	*Event_IoUring
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -547,6 +992,41 @@ func (x *Event) GetComm() string {
 	return ""
 }
 
+func (x *Event) GetAbi() Abi {
+	if x != nil {
+		return x.Abi
+	}
+	return Abi_ABI_UNSPECIFIED
+}
+
+func (x *Event) GetResult() int64 {
+	if x != nil {
+		return x.Result
+	}
+	return 0
+}
+
+func (x *Event) GetResultKnown() bool {
+	if x != nil {
+		return x.ResultKnown
+	}
+	return false
+}
+
+func (x *Event) GetRing() uint32 {
+	if x != nil {
+		return x.Ring
+	}
+	return 0
+}
+
+func (x *Event) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
 func (x *Event) GetKind() isEvent_Kind {
 	if x != nil {
 		return x.Kind
@@ -635,6 +1115,78 @@ func (x *Event) GetStarted() *Started {
 	return nil
 }
 
+func (x *Event) GetExecFailed() *ExecFailed {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_ExecFailed); ok {
+			return x.ExecFailed
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetSignal() *Signal {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Signal); ok {
+			return x.Signal
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetFileChange() *FileChange {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_FileChange); ok {
+			return x.FileChange
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetMemory() *Memory {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Memory); ok {
+			return x.Memory
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetSocket() *Socket {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Socket); ok {
+			return x.Socket
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetDns() *Dns {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Dns); ok {
+			return x.Dns
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetPrivilege() *Privilege {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Privilege); ok {
+			return x.Privilege
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetIoUring() *IoUring {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_IoUring); ok {
+			return x.IoUring
+		}
+	}
+	return nil
+}
+
 type isEvent_Kind interface {
 	isEvent_Kind()
 }
@@ -676,6 +1228,39 @@ type Event_Started struct {
 	Started *Started `protobuf:"bytes,28,opt,name=started,proto3,oneof"`
 }
 
+type Event_ExecFailed struct {
+	// An exec that the kernel refused or could not do (execve(2), execveat(2)).
+	ExecFailed *ExecFailed `protobuf:"bytes,29,opt,name=exec_failed,json=execFailed,proto3,oneof"`
+}
+
+type Event_Signal struct {
+	Signal *Signal `protobuf:"bytes,30,opt,name=signal,proto3,oneof"`
+}
+
+type Event_FileChange struct {
+	FileChange *FileChange `protobuf:"bytes,31,opt,name=file_change,json=fileChange,proto3,oneof"`
+}
+
+type Event_Memory struct {
+	Memory *Memory `protobuf:"bytes,32,opt,name=memory,proto3,oneof"`
+}
+
+type Event_Socket struct {
+	Socket *Socket `protobuf:"bytes,33,opt,name=socket,proto3,oneof"`
+}
+
+type Event_Dns struct {
+	Dns *Dns `protobuf:"bytes,34,opt,name=dns,proto3,oneof"`
+}
+
+type Event_Privilege struct {
+	Privilege *Privilege `protobuf:"bytes,35,opt,name=privilege,proto3,oneof"`
+}
+
+type Event_IoUring struct {
+	IoUring *IoUring `protobuf:"bytes,36,opt,name=io_uring,json=ioUring,proto3,oneof"`
+}
+
 func (*Event_Exec) isEvent_Kind() {}
 
 func (*Event_Fork) isEvent_Kind() {}
@@ -693,6 +1278,22 @@ func (*Event_Existing) isEvent_Kind() {}
 func (*Event_Loss) isEvent_Kind() {}
 
 func (*Event_Started) isEvent_Kind() {}
+
+func (*Event_ExecFailed) isEvent_Kind() {}
+
+func (*Event_Signal) isEvent_Kind() {}
+
+func (*Event_FileChange) isEvent_Kind() {}
+
+func (*Event_Memory) isEvent_Kind() {}
+
+func (*Event_Socket) isEvent_Kind() {}
+
+func (*Event_Dns) isEvent_Kind() {}
+
+func (*Event_Privilege) isEvent_Kind() {}
+
+func (*Event_IoUring) isEvent_Kind() {}
 
 // Exec is a program that replaced the process's image (sched_process_exec) or, as Event.existing, the image it
 // had when the collector started.
@@ -1169,19 +1770,786 @@ func (x *Accept) GetRemote() *SocketAddress {
 	return nil
 }
 
-// Loss says how many records of a class the kernel could not write since the last Loss.
+// ExecFailed is an exec that did not happen. Event.result has the errno.
+type ExecFailed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the caller wrote it, so path_source is argument.
+	File          *File `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecFailed) Reset() {
+	*x = ExecFailed{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecFailed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecFailed) ProtoMessage() {}
+
+func (x *ExecFailed) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecFailed.ProtoReflect.Descriptor instead.
+func (*ExecFailed) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExecFailed) GetFile() *File {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+// Signal is a signal one process sent to another, or to itself (signal_generate). Signals the kernel sends, to which no
+// process made it, are left out.
+type Signal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Signal number, 1 to 64.
+	Number        uint32      `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Target        *ProcessKey `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Signal) Reset() {
+	*x = Signal{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Signal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Signal) ProtoMessage() {}
+
+func (x *Signal) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Signal.ProtoReflect.Descriptor instead.
+func (*Signal) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Signal) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Signal) GetTarget() *ProcessKey {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+// FileChange changed a name, an attribute or the tree of mounts, not the bytes of a file.
+type FileChange struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Operation FileOperation          `protobuf:"varint,1,opt,name=operation,proto3,enum=palisade.event.v1.FileOperation" json:"operation,omitempty"`
+	// What was changed: the old name of a rename or link, the new name of a mkdir, mknod or symlink, the mount point of a
+	// mount or umount, the new root of a chroot or pivot_root. Device and inode are zero where the tier cannot tell them.
+	File *File `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	// The new name of a rename or link; where pivot_root puts the old root.
+	Target *File `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	// New mode of a chmod, mkdir or mknod (S_IFMT included for mknod).
+	Mode uint32 `protobuf:"varint,4,opt,name=mode,proto3" json:"mode,omitempty"`
+	// New owner of a chown; 4294967295 leaves it as it was.
+	Uid uint32 `protobuf:"varint,5,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid uint32 `protobuf:"varint,6,opt,name=gid,proto3" json:"gid,omitempty"`
+	// New size in bytes of a truncate.
+	Size uint64 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"`
+	// What a symlink points to, what a mount mounts, the name of an extended attribute.
+	Text string `protobuf:"bytes,8,opt,name=text,proto3" json:"text,omitempty"`
+	// Type of file system of a mount.
+	FileSystem string `protobuf:"bytes,9,opt,name=file_system,json=fileSystem,proto3" json:"file_system,omitempty"`
+	// Flags of the call: rename's RENAME_*, mount's MS_*, umount's MNT_*.
+	Flags         uint64 `protobuf:"varint,10,opt,name=flags,proto3" json:"flags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileChange) Reset() {
+	*x = FileChange{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileChange) ProtoMessage() {}
+
+func (x *FileChange) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileChange.ProtoReflect.Descriptor instead.
+func (*FileChange) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *FileChange) GetOperation() FileOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return FileOperation_FILE_OPERATION_UNSPECIFIED
+}
+
+func (x *FileChange) GetFile() *File {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *FileChange) GetTarget() *File {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *FileChange) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *FileChange) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *FileChange) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *FileChange) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *FileChange) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *FileChange) GetFileSystem() string {
+	if x != nil {
+		return x.FileSystem
+	}
+	return ""
+}
+
+func (x *FileChange) GetFlags() uint64 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+// Memory is memory that code can run from, or a file that is only memory.
+type Memory struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Operation MemoryOperation        `protobuf:"varint,1,opt,name=operation,proto3,enum=palisade.event.v1.MemoryOperation" json:"operation,omitempty"`
+	// The mapped file; absent if there is none.
+	File *File `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	// PROT_* of the mapping, MFD_* of a memfd.
+	Flags uint32 `protobuf:"varint,3,opt,name=flags,proto3" json:"flags,omitempty"`
+	// Name the caller gave a memfd.
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// True if the memory is or was writable too.
+	Writable      bool `protobuf:"varint,5,opt,name=writable,proto3" json:"writable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Memory) Reset() {
+	*x = Memory{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Memory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Memory) ProtoMessage() {}
+
+func (x *Memory) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Memory.ProtoReflect.Descriptor instead.
+func (*Memory) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Memory) GetOperation() MemoryOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return MemoryOperation_MEMORY_OPERATION_UNSPECIFIED
+}
+
+func (x *Memory) GetFile() *File {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *Memory) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *Memory) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Memory) GetWritable() bool {
+	if x != nil {
+		return x.Writable
+	}
+	return false
+}
+
+// Socket is an operation on a socket that is neither Connect nor Accept.
+type Socket struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Operation SocketOperation        `protobuf:"varint,1,opt,name=operation,proto3,enum=palisade.event.v1.SocketOperation" json:"operation,omitempty"`
+	// AF_UNIX is 1, AF_INET 2, AF_INET6 10, AF_NETLINK 16, AF_PACKET 17.
+	Family uint32 `protobuf:"varint,2,opt,name=family,proto3" json:"family,omitempty"`
+	// SOCK_STREAM is 1, SOCK_DGRAM 2, SOCK_RAW 3, without SOCK_CLOEXEC and SOCK_NONBLOCK.
+	Type uint32 `protobuf:"varint,3,opt,name=type,proto3" json:"type,omitempty"`
+	// IPPROTO_*, or the family's own.
+	Protocol uint32 `protobuf:"varint,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Where it is bound or listens; the peer of a send.
+	Address *SocketAddress `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	// Path of a unix socket; a leading @ stands for the NUL of an abstract one.
+	UnixPath string `protobuf:"bytes,6,opt,name=unix_path,json=unixPath,proto3" json:"unix_path,omitempty"`
+	// Kernel if the address comes from the socket or from the kernel's copy, argument if from the caller's memory.
+	AddressSource PathSource `protobuf:"varint,7,opt,name=address_source,json=addressSource,proto3,enum=palisade.event.v1.PathSource" json:"address_source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Socket) Reset() {
+	*x = Socket{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Socket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Socket) ProtoMessage() {}
+
+func (x *Socket) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Socket.ProtoReflect.Descriptor instead.
+func (*Socket) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Socket) GetOperation() SocketOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return SocketOperation_SOCKET_OPERATION_UNSPECIFIED
+}
+
+func (x *Socket) GetFamily() uint32 {
+	if x != nil {
+		return x.Family
+	}
+	return 0
+}
+
+func (x *Socket) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *Socket) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *Socket) GetAddress() *SocketAddress {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *Socket) GetUnixPath() string {
+	if x != nil {
+		return x.UnixPath
+	}
+	return ""
+}
+
+func (x *Socket) GetAddressSource() PathSource {
+	if x != nil {
+		return x.AddressSource
+	}
+	return PathSource_PATH_SOURCE_UNSPECIFIED
+}
+
+// Dns is one DNS message over UDP, port 53, seen at the edge of the host's or container's network (cgroup_skb).
+type Dns struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// False for a question, true for an answer.
+	Response bool `protobuf:"varint,1,opt,name=response,proto3" json:"response,omitempty"`
+	// Names asked for, without the final dot.
+	Questions []*DnsQuestion `protobuf:"bytes,2,rep,name=questions,proto3" json:"questions,omitempty"`
+	Answers   []*DnsAnswer   `protobuf:"bytes,3,rep,name=answers,proto3" json:"answers,omitempty"`
+	// RFC 1035 4.1.1: 0 is no error, 3 no such name.
+	ResponseCode uint32         `protobuf:"varint,4,opt,name=response_code,json=responseCode,proto3" json:"response_code,omitempty"`
+	Server       *SocketAddress `protobuf:"bytes,5,opt,name=server,proto3" json:"server,omitempty"`
+	Client       *SocketAddress `protobuf:"bytes,6,opt,name=client,proto3" json:"client,omitempty"`
+	// True if the message was longer than the record holds (1024 bytes).
+	Truncated bool `protobuf:"varint,7,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// True if it could not be parsed as RFC 1035 says; what could be is there.
+	Malformed bool `protobuf:"varint,8,opt,name=malformed,proto3" json:"malformed,omitempty"`
+	// Id that joins question and answer.
+	Id            uint32 `protobuf:"varint,9,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dns) Reset() {
+	*x = Dns{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dns) ProtoMessage() {}
+
+func (x *Dns) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dns.ProtoReflect.Descriptor instead.
+func (*Dns) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Dns) GetResponse() bool {
+	if x != nil {
+		return x.Response
+	}
+	return false
+}
+
+func (x *Dns) GetQuestions() []*DnsQuestion {
+	if x != nil {
+		return x.Questions
+	}
+	return nil
+}
+
+func (x *Dns) GetAnswers() []*DnsAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *Dns) GetResponseCode() uint32 {
+	if x != nil {
+		return x.ResponseCode
+	}
+	return 0
+}
+
+func (x *Dns) GetServer() *SocketAddress {
+	if x != nil {
+		return x.Server
+	}
+	return nil
+}
+
+func (x *Dns) GetClient() *SocketAddress {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *Dns) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *Dns) GetMalformed() bool {
+	if x != nil {
+		return x.Malformed
+	}
+	return false
+}
+
+func (x *Dns) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+// DnsQuestion is a name and what is asked of it.
+type DnsQuestion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// 1 is A, 28 is AAAA, 16 is TXT (RFC 1035 3.2.2).
+	Type          uint32 `protobuf:"varint,2,opt,name=type,proto3" json:"type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsQuestion) Reset() {
+	*x = DnsQuestion{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsQuestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsQuestion) ProtoMessage() {}
+
+func (x *DnsQuestion) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsQuestion.ProtoReflect.Descriptor instead.
+func (*DnsQuestion) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DnsQuestion) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DnsQuestion) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+// DnsAnswer is one resource record.
+type DnsAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Type  uint32                 `protobuf:"varint,2,opt,name=type,proto3" json:"type,omitempty"`
+	// An address for A and AAAA, a name for CNAME, the strings of a TXT; empty for other types.
+	Data string `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	// Seconds.
+	Ttl           uint32 `protobuf:"varint,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsAnswer) Reset() {
+	*x = DnsAnswer{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsAnswer) ProtoMessage() {}
+
+func (x *DnsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsAnswer.ProtoReflect.Descriptor instead.
+func (*DnsAnswer) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DnsAnswer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DnsAnswer) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *DnsAnswer) GetData() string {
+	if x != nil {
+		return x.Data
+	}
+	return ""
+}
+
+func (x *DnsAnswer) GetTtl() uint32 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+// Privilege is a use of, or a change to, what a process may do. Event.result says whether it succeeded.
+type Privilege struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Operation PrivilegeOperation     `protobuf:"varint,1,opt,name=operation,proto3,enum=palisade.event.v1.PrivilegeOperation" json:"operation,omitempty"`
+	Arguments []uint64               `protobuf:"varint,2,rep,packed,name=arguments,proto3" json:"arguments,omitempty"`
+	Target    *ProcessKey            `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	// Of a module. Read from the caller's memory.
+	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Privilege) Reset() {
+	*x = Privilege{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Privilege) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Privilege) ProtoMessage() {}
+
+func (x *Privilege) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Privilege.ProtoReflect.Descriptor instead.
+func (*Privilege) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Privilege) GetOperation() PrivilegeOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return PrivilegeOperation_PRIVILEGE_OPERATION_UNSPECIFIED
+}
+
+func (x *Privilege) GetArguments() []uint64 {
+	if x != nil {
+		return x.Arguments
+	}
+	return nil
+}
+
+func (x *Privilege) GetTarget() *ProcessKey {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *Privilege) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// IoUring is one operation submitted to an io_uring, which no system call stands for (io_uring_submit_req).
+type IoUring struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// IORING_OP_*: 13 accept, 16 connect, 18 openat, 28 openat2.
+	Opcode        uint32 `protobuf:"varint,1,opt,name=opcode,proto3" json:"opcode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IoUring) Reset() {
+	*x = IoUring{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IoUring) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IoUring) ProtoMessage() {}
+
+func (x *IoUring) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IoUring.ProtoReflect.Descriptor instead.
+func (*IoUring) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *IoUring) GetOpcode() uint32 {
+	if x != nil {
+		return x.Opcode
+	}
+	return 0
+}
+
+// Loss says how many records of a class are missing since the last Loss. The event's cgroup_id is the workload's, or zero if
+// it is not known whose they were.
 type Loss struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Class of record: exec, fork, exit, file_open, connect, accept.
-	Class         string `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
-	Count         uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// Class of record: see docs/events.md.
+	Class  string     `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
+	Count  uint64     `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Reason LossReason `protobuf:"varint,3,opt,name=reason,proto3,enum=palisade.event.v1.LossReason" json:"reason,omitempty"`
+	// Processor the records would have been written on, and -1 if that is not known.
+	Cpu           int32 `protobuf:"varint,4,opt,name=cpu,proto3" json:"cpu,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[12]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +2561,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[12]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +2574,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{12}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Loss) GetClass() string {
@@ -1223,19 +2591,35 @@ func (x *Loss) GetCount() uint64 {
 	return 0
 }
 
-// Started opens the stream of a collector instance. Between the previous instance's last event and this one
-// nothing was seen.
+func (x *Loss) GetReason() LossReason {
+	if x != nil {
+		return x.Reason
+	}
+	return LossReason_LOSS_REASON_UNSPECIFIED
+}
+
+func (x *Loss) GetCpu() int32 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+// Started opens the stream of a collector instance. Unless it took over the programs and rings of the previous one, nothing
+// was seen between that instance's last event and this one.
 type Started struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One of lsm, modify-return, tracepoint.
-	Tier          string `protobuf:"bytes,1,opt,name=tier,proto3" json:"tier,omitempty"`
+	Tier string `protobuf:"bytes,1,opt,name=tier,proto3" json:"tier,omitempty"`
+	// True if the programs ran on without a collector and their rings were taken over.
+	Resumed       bool `protobuf:"varint,2,opt,name=resumed,proto3" json:"resumed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[13]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +2631,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[13]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +2644,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Started) GetTier() string {
@@ -1268,6 +2652,13 @@ func (x *Started) GetTier() string {
 		return x.Tier
 	}
 	return ""
+}
+
+func (x *Started) GetResumed() bool {
+	if x != nil {
+		return x.Resumed
+	}
+	return false
 }
 
 var File_palisade_event_v1_event_proto protoreflect.FileDescriptor
@@ -1303,7 +2694,7 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\reffective_uid\x18\x03 \x01(\rR\feffectiveUid\x12#\n" +
 	"\reffective_gid\x18\x04 \x01(\rR\feffectiveGid\x12\x1b\n" +
 	"\tlogin_uid\x18\x05 \x01(\rR\bloginUid\x125\n" +
-	"\x16effective_capabilities\x18\x06 \x01(\x04R\x15effectiveCapabilities\"\x84\a\n" +
+	"\x16effective_capabilities\x18\x06 \x01(\x04R\x15effectiveCapabilities\"\xdf\v\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vboottime_ns\x18\x02 \x01(\x04R\n" +
@@ -1318,7 +2709,12 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"namespaces\x12@\n" +
 	"\vcredentials\x18\t \x01(\v2\x1e.palisade.event.v1.CredentialsR\vcredentials\x12\x12\n" +
 	"\x04comm\x18\n" +
-	" \x01(\tR\x04comm\x12-\n" +
+	" \x01(\tR\x04comm\x12(\n" +
+	"\x03abi\x18\v \x01(\x0e2\x16.palisade.event.v1.AbiR\x03abi\x12\x16\n" +
+	"\x06result\x18\f \x01(\x03R\x06result\x12!\n" +
+	"\fresult_known\x18\r \x01(\bR\vresultKnown\x12\x12\n" +
+	"\x04ring\x18\x0e \x01(\rR\x04ring\x12\x1a\n" +
+	"\bposition\x18\x0f \x01(\x04R\bposition\x12-\n" +
 	"\x04exec\x18\x14 \x01(\v2\x17.palisade.event.v1.ExecH\x00R\x04exec\x12-\n" +
 	"\x04fork\x18\x15 \x01(\v2\x17.palisade.event.v1.ForkH\x00R\x04fork\x12-\n" +
 	"\x04exit\x18\x16 \x01(\v2\x17.palisade.event.v1.ExitH\x00R\x04exit\x12:\n" +
@@ -1327,7 +2723,17 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06accept\x18\x19 \x01(\v2\x19.palisade.event.v1.AcceptH\x00R\x06accept\x125\n" +
 	"\bexisting\x18\x1a \x01(\v2\x17.palisade.event.v1.ExecH\x00R\bexisting\x12-\n" +
 	"\x04loss\x18\x1b \x01(\v2\x17.palisade.event.v1.LossH\x00R\x04loss\x126\n" +
-	"\astarted\x18\x1c \x01(\v2\x1a.palisade.event.v1.StartedH\x00R\astartedB\x06\n" +
+	"\astarted\x18\x1c \x01(\v2\x1a.palisade.event.v1.StartedH\x00R\astarted\x12@\n" +
+	"\vexec_failed\x18\x1d \x01(\v2\x1d.palisade.event.v1.ExecFailedH\x00R\n" +
+	"execFailed\x123\n" +
+	"\x06signal\x18\x1e \x01(\v2\x19.palisade.event.v1.SignalH\x00R\x06signal\x12@\n" +
+	"\vfile_change\x18\x1f \x01(\v2\x1d.palisade.event.v1.FileChangeH\x00R\n" +
+	"fileChange\x123\n" +
+	"\x06memory\x18  \x01(\v2\x19.palisade.event.v1.MemoryH\x00R\x06memory\x123\n" +
+	"\x06socket\x18! \x01(\v2\x19.palisade.event.v1.SocketH\x00R\x06socket\x12*\n" +
+	"\x03dns\x18\" \x01(\v2\x16.palisade.event.v1.DnsH\x00R\x03dns\x12<\n" +
+	"\tprivilege\x18# \x01(\v2\x1c.palisade.event.v1.PrivilegeH\x00R\tprivilege\x127\n" +
+	"\bio_uring\x18$ \x01(\v2\x1a.palisade.event.v1.IoUringH\x00R\aioUringB\x06\n" +
 	"\x04kind\"\xf2\x01\n" +
 	"\x04Exec\x12)\n" +
 	"\x03exe\x18\x01 \x01(\v2\x17.palisade.event.v1.FileR\x03exe\x12\x12\n" +
@@ -1362,18 +2768,141 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06family\x18\x01 \x01(\rR\x06family\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x126\n" +
 	"\x05local\x18\x03 \x01(\v2 .palisade.event.v1.SocketAddressR\x05local\x128\n" +
-	"\x06remote\x18\x04 \x01(\v2 .palisade.event.v1.SocketAddressR\x06remote\"2\n" +
+	"\x06remote\x18\x04 \x01(\v2 .palisade.event.v1.SocketAddressR\x06remote\"9\n" +
+	"\n" +
+	"ExecFailed\x12+\n" +
+	"\x04file\x18\x01 \x01(\v2\x17.palisade.event.v1.FileR\x04file\"W\n" +
+	"\x06Signal\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x125\n" +
+	"\x06target\x18\x02 \x01(\v2\x1d.palisade.event.v1.ProcessKeyR\x06target\"\xc1\x02\n" +
+	"\n" +
+	"FileChange\x12>\n" +
+	"\toperation\x18\x01 \x01(\x0e2 .palisade.event.v1.FileOperationR\toperation\x12+\n" +
+	"\x04file\x18\x02 \x01(\v2\x17.palisade.event.v1.FileR\x04file\x12/\n" +
+	"\x06target\x18\x03 \x01(\v2\x17.palisade.event.v1.FileR\x06target\x12\x12\n" +
+	"\x04mode\x18\x04 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x06 \x01(\rR\x03gid\x12\x12\n" +
+	"\x04size\x18\a \x01(\x04R\x04size\x12\x12\n" +
+	"\x04text\x18\b \x01(\tR\x04text\x12\x1f\n" +
+	"\vfile_system\x18\t \x01(\tR\n" +
+	"fileSystem\x12\x14\n" +
+	"\x05flags\x18\n" +
+	" \x01(\x04R\x05flags\"\xbd\x01\n" +
+	"\x06Memory\x12@\n" +
+	"\toperation\x18\x01 \x01(\x0e2\".palisade.event.v1.MemoryOperationR\toperation\x12+\n" +
+	"\x04file\x18\x02 \x01(\v2\x17.palisade.event.v1.FileR\x04file\x12\x14\n" +
+	"\x05flags\x18\x03 \x01(\rR\x05flags\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x1a\n" +
+	"\bwritable\x18\x05 \x01(\bR\bwritable\"\xb1\x02\n" +
+	"\x06Socket\x12@\n" +
+	"\toperation\x18\x01 \x01(\x0e2\".palisade.event.v1.SocketOperationR\toperation\x12\x16\n" +
+	"\x06family\x18\x02 \x01(\rR\x06family\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\rR\x04type\x12\x1a\n" +
+	"\bprotocol\x18\x04 \x01(\rR\bprotocol\x12:\n" +
+	"\aaddress\x18\x05 \x01(\v2 .palisade.event.v1.SocketAddressR\aaddress\x12\x1b\n" +
+	"\tunix_path\x18\x06 \x01(\tR\bunixPath\x12D\n" +
+	"\x0eaddress_source\x18\a \x01(\x0e2\x1d.palisade.event.v1.PathSourceR\raddressSource\"\xfc\x02\n" +
+	"\x03Dns\x12\x1a\n" +
+	"\bresponse\x18\x01 \x01(\bR\bresponse\x12<\n" +
+	"\tquestions\x18\x02 \x03(\v2\x1e.palisade.event.v1.DnsQuestionR\tquestions\x126\n" +
+	"\aanswers\x18\x03 \x03(\v2\x1c.palisade.event.v1.DnsAnswerR\aanswers\x12#\n" +
+	"\rresponse_code\x18\x04 \x01(\rR\fresponseCode\x128\n" +
+	"\x06server\x18\x05 \x01(\v2 .palisade.event.v1.SocketAddressR\x06server\x128\n" +
+	"\x06client\x18\x06 \x01(\v2 .palisade.event.v1.SocketAddressR\x06client\x12\x1c\n" +
+	"\ttruncated\x18\a \x01(\bR\ttruncated\x12\x1c\n" +
+	"\tmalformed\x18\b \x01(\bR\tmalformed\x12\x0e\n" +
+	"\x02id\x18\t \x01(\rR\x02id\"5\n" +
+	"\vDnsQuestion\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\rR\x04type\"Y\n" +
+	"\tDnsAnswer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\rR\x04type\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\tR\x04data\x12\x10\n" +
+	"\x03ttl\x18\x04 \x01(\rR\x03ttl\"\xb9\x01\n" +
+	"\tPrivilege\x12C\n" +
+	"\toperation\x18\x01 \x01(\x0e2%.palisade.event.v1.PrivilegeOperationR\toperation\x12\x1c\n" +
+	"\targuments\x18\x02 \x03(\x04R\targuments\x125\n" +
+	"\x06target\x18\x03 \x01(\v2\x1d.palisade.event.v1.ProcessKeyR\x06target\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"!\n" +
+	"\aIoUring\x12\x16\n" +
+	"\x06opcode\x18\x01 \x01(\rR\x06opcode\"{\n" +
 	"\x04Loss\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x04R\x05count\"\x1d\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\x125\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x1d.palisade.event.v1.LossReasonR\x06reason\x12\x10\n" +
+	"\x03cpu\x18\x04 \x01(\x05R\x03cpu\"7\n" +
 	"\aStarted\x12\x12\n" +
-	"\x04tier\x18\x01 \x01(\tR\x04tier*q\n" +
+	"\x04tier\x18\x01 \x01(\tR\x04tier\x12\x18\n" +
+	"\aresumed\x18\x02 \x01(\bR\aresumed*q\n" +
 	"\n" +
 	"PathSource\x12\x1b\n" +
 	"\x17PATH_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PATH_SOURCE_KERNEL\x10\x01\x12\x18\n" +
 	"\x14PATH_SOURCE_ARGUMENT\x10\x02\x12\x14\n" +
-	"\x10PATH_SOURCE_PROC\x10\x03B@Z>github.com/palisade-sec/palisade/api/palisade/event/v1;eventv1b\x06proto3"
+	"\x10PATH_SOURCE_PROC\x10\x03*J\n" +
+	"\x03Abi\x12\x13\n" +
+	"\x0fABI_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"ABI_NATIVE\x10\x01\x12\x11\n" +
+	"\rABI_COMPAT_32\x10\x02\x12\v\n" +
+	"\aABI_X32\x10\x03*\xc5\x03\n" +
+	"\rFileOperation\x12\x1e\n" +
+	"\x1aFILE_OPERATION_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15FILE_OPERATION_RENAME\x10\x01\x12\x19\n" +
+	"\x15FILE_OPERATION_UNLINK\x10\x02\x12\x18\n" +
+	"\x14FILE_OPERATION_RMDIR\x10\x03\x12\x17\n" +
+	"\x13FILE_OPERATION_LINK\x10\x04\x12\x1a\n" +
+	"\x16FILE_OPERATION_SYMLINK\x10\x05\x12\x18\n" +
+	"\x14FILE_OPERATION_MKDIR\x10\x06\x12\x18\n" +
+	"\x14FILE_OPERATION_MKNOD\x10\a\x12\x18\n" +
+	"\x14FILE_OPERATION_CHMOD\x10\b\x12\x18\n" +
+	"\x14FILE_OPERATION_CHOWN\x10\t\x12\x1b\n" +
+	"\x17FILE_OPERATION_TRUNCATE\x10\n" +
+	"\x12\x1b\n" +
+	"\x17FILE_OPERATION_SETXATTR\x10\v\x12\x18\n" +
+	"\x14FILE_OPERATION_MOUNT\x10\f\x12\x19\n" +
+	"\x15FILE_OPERATION_UMOUNT\x10\r\x12\x1d\n" +
+	"\x19FILE_OPERATION_PIVOT_ROOT\x10\x0e\x12\x19\n" +
+	"\x15FILE_OPERATION_CHROOT\x10\x0f*\x93\x01\n" +
+	"\x0fMemoryOperation\x12 \n" +
+	"\x1cMEMORY_OPERATION_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aMEMORY_OPERATION_MMAP_EXEC\x10\x01\x12\"\n" +
+	"\x1eMEMORY_OPERATION_MPROTECT_EXEC\x10\x02\x12\x1a\n" +
+	"\x16MEMORY_OPERATION_MEMFD\x10\x03*\xc6\x01\n" +
+	"\x0fSocketOperation\x12 \n" +
+	"\x1cSOCKET_OPERATION_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17SOCKET_OPERATION_CREATE\x10\x01\x12\x19\n" +
+	"\x15SOCKET_OPERATION_BIND\x10\x02\x12\x1b\n" +
+	"\x17SOCKET_OPERATION_LISTEN\x10\x03\x12\x19\n" +
+	"\x15SOCKET_OPERATION_SEND\x10\x04\x12!\n" +
+	"\x1dSOCKET_OPERATION_CONNECT_UNIX\x10\x05*\xee\x04\n" +
+	"\x12PrivilegeOperation\x12#\n" +
+	"\x1fPRIVILEGE_OPERATION_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aPRIVILEGE_OPERATION_SETUID\x10\x01\x12\x1e\n" +
+	"\x1aPRIVILEGE_OPERATION_SETGID\x10\x02\x12!\n" +
+	"\x1dPRIVILEGE_OPERATION_SETGROUPS\x10\x03\x12\x1e\n" +
+	"\x1aPRIVILEGE_OPERATION_CAPSET\x10\x04\x12\x1e\n" +
+	"\x1aPRIVILEGE_OPERATION_PTRACE\x10\x05\x12'\n" +
+	"#PRIVILEGE_OPERATION_PROCESS_VM_READ\x10\x06\x12(\n" +
+	"$PRIVILEGE_OPERATION_PROCESS_VM_WRITE\x10\a\x12\x1d\n" +
+	"\x19PRIVILEGE_OPERATION_SETNS\x10\b\x12\x1f\n" +
+	"\x1bPRIVILEGE_OPERATION_UNSHARE\x10\t\x12#\n" +
+	"\x1fPRIVILEGE_OPERATION_MODULE_LOAD\x10\n" +
+	"\x12%\n" +
+	"!PRIVILEGE_OPERATION_MODULE_UNLOAD\x10\v\x12\x1b\n" +
+	"\x17PRIVILEGE_OPERATION_BPF\x10\f\x12\x1e\n" +
+	"\x1aPRIVILEGE_OPERATION_KEYCTL\x10\r\x12#\n" +
+	"\x1fPRIVILEGE_OPERATION_USERFAULTFD\x10\x0e\x12'\n" +
+	"#PRIVILEGE_OPERATION_PERF_EVENT_OPEN\x10\x0f\x12&\n" +
+	"\"PRIVILEGE_OPERATION_IO_URING_SETUP\x10\x10*r\n" +
+	"\n" +
+	"LossReason\x12\x1b\n" +
+	"\x17LOSS_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15LOSS_REASON_RING_FULL\x10\x01\x12\x14\n" +
+	"\x10LOSS_REASON_RATE\x10\x02\x12\x16\n" +
+	"\x12LOSS_REASON_KILLED\x10\x03B@Z>github.com/palisade-sec/palisade/api/palisade/event/v1;eventv1b\x06proto3"
 
 var (
 	file_palisade_event_v1_event_proto_rawDescOnce sync.Once
@@ -1387,55 +2916,97 @@ func file_palisade_event_v1_event_proto_rawDescGZIP() []byte {
 	return file_palisade_event_v1_event_proto_rawDescData
 }
 
-var file_palisade_event_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_palisade_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_palisade_event_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_palisade_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_palisade_event_v1_event_proto_goTypes = []any{
 	(PathSource)(0),               // 0: palisade.event.v1.PathSource
-	(*ProcessKey)(nil),            // 1: palisade.event.v1.ProcessKey
-	(*Namespaces)(nil),            // 2: palisade.event.v1.Namespaces
-	(*File)(nil),                  // 3: palisade.event.v1.File
-	(*Credentials)(nil),           // 4: palisade.event.v1.Credentials
-	(*Event)(nil),                 // 5: palisade.event.v1.Event
-	(*Exec)(nil),                  // 6: palisade.event.v1.Exec
-	(*Fork)(nil),                  // 7: palisade.event.v1.Fork
-	(*Exit)(nil),                  // 8: palisade.event.v1.Exit
-	(*FileOpen)(nil),              // 9: palisade.event.v1.FileOpen
-	(*SocketAddress)(nil),         // 10: palisade.event.v1.SocketAddress
-	(*Connect)(nil),               // 11: palisade.event.v1.Connect
-	(*Accept)(nil),                // 12: palisade.event.v1.Accept
-	(*Loss)(nil),                  // 13: palisade.event.v1.Loss
-	(*Started)(nil),               // 14: palisade.event.v1.Started
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(Abi)(0),                      // 1: palisade.event.v1.Abi
+	(FileOperation)(0),            // 2: palisade.event.v1.FileOperation
+	(MemoryOperation)(0),          // 3: palisade.event.v1.MemoryOperation
+	(SocketOperation)(0),          // 4: palisade.event.v1.SocketOperation
+	(PrivilegeOperation)(0),       // 5: palisade.event.v1.PrivilegeOperation
+	(LossReason)(0),               // 6: palisade.event.v1.LossReason
+	(*ProcessKey)(nil),            // 7: palisade.event.v1.ProcessKey
+	(*Namespaces)(nil),            // 8: palisade.event.v1.Namespaces
+	(*File)(nil),                  // 9: palisade.event.v1.File
+	(*Credentials)(nil),           // 10: palisade.event.v1.Credentials
+	(*Event)(nil),                 // 11: palisade.event.v1.Event
+	(*Exec)(nil),                  // 12: palisade.event.v1.Exec
+	(*Fork)(nil),                  // 13: palisade.event.v1.Fork
+	(*Exit)(nil),                  // 14: palisade.event.v1.Exit
+	(*FileOpen)(nil),              // 15: palisade.event.v1.FileOpen
+	(*SocketAddress)(nil),         // 16: palisade.event.v1.SocketAddress
+	(*Connect)(nil),               // 17: palisade.event.v1.Connect
+	(*Accept)(nil),                // 18: palisade.event.v1.Accept
+	(*ExecFailed)(nil),            // 19: palisade.event.v1.ExecFailed
+	(*Signal)(nil),                // 20: palisade.event.v1.Signal
+	(*FileChange)(nil),            // 21: palisade.event.v1.FileChange
+	(*Memory)(nil),                // 22: palisade.event.v1.Memory
+	(*Socket)(nil),                // 23: palisade.event.v1.Socket
+	(*Dns)(nil),                   // 24: palisade.event.v1.Dns
+	(*DnsQuestion)(nil),           // 25: palisade.event.v1.DnsQuestion
+	(*DnsAnswer)(nil),             // 26: palisade.event.v1.DnsAnswer
+	(*Privilege)(nil),             // 27: palisade.event.v1.Privilege
+	(*IoUring)(nil),               // 28: palisade.event.v1.IoUring
+	(*Loss)(nil),                  // 29: palisade.event.v1.Loss
+	(*Started)(nil),               // 30: palisade.event.v1.Started
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 }
 var file_palisade_event_v1_event_proto_depIdxs = []int32{
 	0,  // 0: palisade.event.v1.File.path_source:type_name -> palisade.event.v1.PathSource
-	15, // 1: palisade.event.v1.Event.time:type_name -> google.protobuf.Timestamp
-	1,  // 2: palisade.event.v1.Event.process:type_name -> palisade.event.v1.ProcessKey
-	1,  // 3: palisade.event.v1.Event.parent:type_name -> palisade.event.v1.ProcessKey
-	2,  // 4: palisade.event.v1.Event.namespaces:type_name -> palisade.event.v1.Namespaces
-	4,  // 5: palisade.event.v1.Event.credentials:type_name -> palisade.event.v1.Credentials
-	6,  // 6: palisade.event.v1.Event.exec:type_name -> palisade.event.v1.Exec
-	7,  // 7: palisade.event.v1.Event.fork:type_name -> palisade.event.v1.Fork
-	8,  // 8: palisade.event.v1.Event.exit:type_name -> palisade.event.v1.Exit
-	9,  // 9: palisade.event.v1.Event.file_open:type_name -> palisade.event.v1.FileOpen
-	11, // 10: palisade.event.v1.Event.connect:type_name -> palisade.event.v1.Connect
-	12, // 11: palisade.event.v1.Event.accept:type_name -> palisade.event.v1.Accept
-	6,  // 12: palisade.event.v1.Event.existing:type_name -> palisade.event.v1.Exec
-	13, // 13: palisade.event.v1.Event.loss:type_name -> palisade.event.v1.Loss
-	14, // 14: palisade.event.v1.Event.started:type_name -> palisade.event.v1.Started
-	3,  // 15: palisade.event.v1.Exec.exe:type_name -> palisade.event.v1.File
-	1,  // 16: palisade.event.v1.Fork.child:type_name -> palisade.event.v1.ProcessKey
-	3,  // 17: palisade.event.v1.FileOpen.file:type_name -> palisade.event.v1.File
-	10, // 18: palisade.event.v1.Connect.local:type_name -> palisade.event.v1.SocketAddress
-	10, // 19: palisade.event.v1.Connect.remote:type_name -> palisade.event.v1.SocketAddress
-	0,  // 20: palisade.event.v1.Connect.remote_source:type_name -> palisade.event.v1.PathSource
-	10, // 21: palisade.event.v1.Accept.local:type_name -> palisade.event.v1.SocketAddress
-	10, // 22: palisade.event.v1.Accept.remote:type_name -> palisade.event.v1.SocketAddress
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	31, // 1: palisade.event.v1.Event.time:type_name -> google.protobuf.Timestamp
+	7,  // 2: palisade.event.v1.Event.process:type_name -> palisade.event.v1.ProcessKey
+	7,  // 3: palisade.event.v1.Event.parent:type_name -> palisade.event.v1.ProcessKey
+	8,  // 4: palisade.event.v1.Event.namespaces:type_name -> palisade.event.v1.Namespaces
+	10, // 5: palisade.event.v1.Event.credentials:type_name -> palisade.event.v1.Credentials
+	1,  // 6: palisade.event.v1.Event.abi:type_name -> palisade.event.v1.Abi
+	12, // 7: palisade.event.v1.Event.exec:type_name -> palisade.event.v1.Exec
+	13, // 8: palisade.event.v1.Event.fork:type_name -> palisade.event.v1.Fork
+	14, // 9: palisade.event.v1.Event.exit:type_name -> palisade.event.v1.Exit
+	15, // 10: palisade.event.v1.Event.file_open:type_name -> palisade.event.v1.FileOpen
+	17, // 11: palisade.event.v1.Event.connect:type_name -> palisade.event.v1.Connect
+	18, // 12: palisade.event.v1.Event.accept:type_name -> palisade.event.v1.Accept
+	12, // 13: palisade.event.v1.Event.existing:type_name -> palisade.event.v1.Exec
+	29, // 14: palisade.event.v1.Event.loss:type_name -> palisade.event.v1.Loss
+	30, // 15: palisade.event.v1.Event.started:type_name -> palisade.event.v1.Started
+	19, // 16: palisade.event.v1.Event.exec_failed:type_name -> palisade.event.v1.ExecFailed
+	20, // 17: palisade.event.v1.Event.signal:type_name -> palisade.event.v1.Signal
+	21, // 18: palisade.event.v1.Event.file_change:type_name -> palisade.event.v1.FileChange
+	22, // 19: palisade.event.v1.Event.memory:type_name -> palisade.event.v1.Memory
+	23, // 20: palisade.event.v1.Event.socket:type_name -> palisade.event.v1.Socket
+	24, // 21: palisade.event.v1.Event.dns:type_name -> palisade.event.v1.Dns
+	27, // 22: palisade.event.v1.Event.privilege:type_name -> palisade.event.v1.Privilege
+	28, // 23: palisade.event.v1.Event.io_uring:type_name -> palisade.event.v1.IoUring
+	9,  // 24: palisade.event.v1.Exec.exe:type_name -> palisade.event.v1.File
+	7,  // 25: palisade.event.v1.Fork.child:type_name -> palisade.event.v1.ProcessKey
+	9,  // 26: palisade.event.v1.FileOpen.file:type_name -> palisade.event.v1.File
+	16, // 27: palisade.event.v1.Connect.local:type_name -> palisade.event.v1.SocketAddress
+	16, // 28: palisade.event.v1.Connect.remote:type_name -> palisade.event.v1.SocketAddress
+	0,  // 29: palisade.event.v1.Connect.remote_source:type_name -> palisade.event.v1.PathSource
+	16, // 30: palisade.event.v1.Accept.local:type_name -> palisade.event.v1.SocketAddress
+	16, // 31: palisade.event.v1.Accept.remote:type_name -> palisade.event.v1.SocketAddress
+	9,  // 32: palisade.event.v1.ExecFailed.file:type_name -> palisade.event.v1.File
+	7,  // 33: palisade.event.v1.Signal.target:type_name -> palisade.event.v1.ProcessKey
+	2,  // 34: palisade.event.v1.FileChange.operation:type_name -> palisade.event.v1.FileOperation
+	9,  // 35: palisade.event.v1.FileChange.file:type_name -> palisade.event.v1.File
+	9,  // 36: palisade.event.v1.FileChange.target:type_name -> palisade.event.v1.File
+	3,  // 37: palisade.event.v1.Memory.operation:type_name -> palisade.event.v1.MemoryOperation
+	9,  // 38: palisade.event.v1.Memory.file:type_name -> palisade.event.v1.File
+	4,  // 39: palisade.event.v1.Socket.operation:type_name -> palisade.event.v1.SocketOperation
+	16, // 40: palisade.event.v1.Socket.address:type_name -> palisade.event.v1.SocketAddress
+	0,  // 41: palisade.event.v1.Socket.address_source:type_name -> palisade.event.v1.PathSource
+	25, // 42: palisade.event.v1.Dns.questions:type_name -> palisade.event.v1.DnsQuestion
+	26, // 43: palisade.event.v1.Dns.answers:type_name -> palisade.event.v1.DnsAnswer
+	16, // 44: palisade.event.v1.Dns.server:type_name -> palisade.event.v1.SocketAddress
+	16, // 45: palisade.event.v1.Dns.client:type_name -> palisade.event.v1.SocketAddress
+	5,  // 46: palisade.event.v1.Privilege.operation:type_name -> palisade.event.v1.PrivilegeOperation
+	7,  // 47: palisade.event.v1.Privilege.target:type_name -> palisade.event.v1.ProcessKey
+	6,  // 48: palisade.event.v1.Loss.reason:type_name -> palisade.event.v1.LossReason
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_palisade_event_v1_event_proto_init() }
@@ -1453,14 +3024,22 @@ func file_palisade_event_v1_event_proto_init() {
 		(*Event_Existing)(nil),
 		(*Event_Loss)(nil),
 		(*Event_Started)(nil),
+		(*Event_ExecFailed)(nil),
+		(*Event_Signal)(nil),
+		(*Event_FileChange)(nil),
+		(*Event_Memory)(nil),
+		(*Event_Socket)(nil),
+		(*Event_Dns)(nil),
+		(*Event_Privilege)(nil),
+		(*Event_IoUring)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_event_v1_event_proto_rawDesc), len(file_palisade_event_v1_event_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   14,
+			NumEnums:      7,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
