@@ -37,19 +37,29 @@ type collector struct {
 
 // build wires the parts; nothing runs yet.
 func build(env daemon.Env, cfg settings, probes *probe.Set) (*collector, error) {
-	identity, err := identify()
+	identity, err := identify(probes)
 	if err != nil {
 		return nil, err
 	}
 	now := ring.Boottime()
 	decoder := record.NewDecoder(time.Now().Add(-time.Duration(now))) //nolint:gosec // 292 years
-	started := decoder.Stamp(&eventv1.Event{Kind: &eventv1.Event_Started{Started: &eventv1.Started{Tier: probe.Tier}}}, now)
-	existing := snapshot.Snapshot{Open: openTasks(probes), Decoder: decoder, Proc: "/proc"}
-	c := &collector{probes: probes, stream: stream.New(cfg.Stream, identity, started, existing.Processes)}
-	if c.ring, err = ring.NewReader(probes.Events(), decoder, c.stream.Publish); err != nil {
+	c := &collector{probes: probes}
+	publish := func(ctx context.Context, events []*eventv1.Event, done func()) error {
+		return c.stream.Publish(ctx, events, done)
+	}
+	if c.ring, err = ring.NewReader(probes, decoder, publish); err != nil {
 		return nil, err
 	}
-	c.losses = ring.NewLosses(probes.Lost, decoder, c.stream.Publish)
+	if c.losses, err = ring.NewLosses(probes, decoder, publish); err != nil {
+		return nil, errors.Join(err, c.ring.Close())
+	}
+	started := &eventv1.Started{Tier: string(probes.Tier()), Resumed: probes.Resumed()}
+	first := []*eventv1.Event{decoder.Stamp(&eventv1.Event{Kind: &eventv1.Event_Started{Started: started}}, now)}
+	if left := ring.LeftBehind(c.ring.LeftBehind(), decoder); left != nil {
+		first = append(first, left)
+	}
+	existing := snapshot.Snapshot{Open: openTasks(probes), Decoder: decoder, Proc: "/proc"}
+	c.stream = stream.New(cfg.Stream, identity, first, stream.Kernel{Snapshot: existing.Processes, Want: probes.WantInterest})
 	metrics := telemetry.NewRegistry()
 	metrics.MustRegister(newMetrics(c))
 	c.server, err = rpc.NewServer(rpc.ServerConfig{

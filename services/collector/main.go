@@ -2,7 +2,7 @@
 //
 // # Privileges
 //
-// Runs as its own uid with CAP_BPF and CAP_PERFMON until the probes are attached, then with none. Opens no network
+// Runs as its own uid with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN until the probes are attached, then with none. Opens no network
 // socket but the one traces are sent to if asked (OTEL_EXPORTER_OTLP_ENDPOINT), writes no file, starts no process.
 // Reads /sys/kernel/btf, /proc/<pid>/{cmdline,stat}. Trusts no input but its configuration and the kernel; its only
 // caller for events is the correlator.
@@ -31,9 +31,9 @@ import (
 const (
 	// grace is what the tasks get to stop in.
 	grace = 5 * time.Second
-	// memoryLimit is soft and for Go's memory and the ring together; the cgroup's, in the table of privileges, is hard.
+	// memoryLimit is soft and for Go's memory and the rings together; the cgroup's, in the table of privileges, is hard.
 	memoryLimit = 84 << 20
-	// leastMemory is what is left to Go beside a ring that is larger than the limit.
+	// leastMemory is what is left to Go beside rings that are larger than the limit.
 	leastMemory = 32 << 20
 )
 
@@ -58,7 +58,7 @@ func defaults() (settings, error) {
 	}
 	return settings{
 		Sockets: sockets,
-		Probes:  probe.Config{RingBytes: 16 << 20},
+		Probes:  probe.DefaultConfig(),
 		Stream:  stream.Config{UnacknowledgedBytes: 32 << 20},
 	}, nil
 }
@@ -100,35 +100,50 @@ func run(ctx context.Context, env daemon.Env) error {
 	if err != nil {
 		return err
 	}
-	env.Log.InfoContext(ctx, "Attached probes", "hook", strings.Join(probes.Attached(), " "), "tier", probe.Tier)
+	env.Log.InfoContext(ctx, "Attached probes", "hook", hookNames(probes), "tier", probes.Tier(), "resumed", probes.Resumed())
 	return daemon.RunAll(ctx, grace,
 		daemon.Task{Name: "ring", Run: c.ring.Run},
 		daemon.Task{Name: "losses", Run: c.losses.Run},
 		daemon.Task{Name: "rpc", Run: func(ctx context.Context) error { return c.server.Run(ctx, socket) }},
 		// GOMEMLIMIT, which the supervisor derives from the cgroup's limit, does not come first here: it leaves no room
 		// for the ring.
-		daemon.Task{Name: "memory", Run: memory.New(goMemory(cfg.Probes.RingBytes), "").Run},
+		daemon.Task{Name: "memory", Run: memory.New(goMemory(cfg.Probes), "").Run},
 	)
 }
 
-// goMemory is what is left to Go. The ring's pages count against the same cgroup, and Go's runtime knows nothing of them.
-func goMemory(ringBytes uint32) int64 { return max(leastMemory, memoryLimit-int64(ringBytes)) }
+// goMemory is what is left to Go. The rings' pages count against the same cgroup, and Go's runtime knows nothing of them.
+func goMemory(cfg probe.Config) int64 {
+	return max(leastMemory, memoryLimit-int64(cfg.UrgentBytes)-int64(cfg.BulkBytes))
+}
 
-// check goes as far as a start does without serving.
+func hookNames(probes *probe.Set) string {
+	var names []string
+	for _, hook := range probes.Attached() {
+		names = append(names, hook.Name)
+	}
+	return strings.Join(names, " ")
+}
+
+// check goes as far as a start does without serving, and leaves nothing pinned.
 func check(env daemon.Env, cfg settings) error {
+	cfg.Probes.Pins = ""
 	probes, err := probe.Load(cfg.Probes)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(env.Stdout, "configuration is valid; tier %s, attached %s\n", probe.Tier, strings.Join(probes.Attached(), " "))
+	fmt.Fprintf(env.Stdout, "configuration is valid; tier %s, attached %s\n", probes.Tier(), hookNames(probes))
 	return probes.Close()
 }
 
-// identify reads the boot's id and makes up this run's.
-func identify() (stream.Identity, error) {
+// identify reads the boot's id and the rings', and makes up this run's.
+func identify(probes *probe.Set) (stream.Identity, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return stream.Identity{}, fmt.Errorf("read boot id: %w", err)
 	}
-	return stream.Identity{BootID: strings.TrimSpace(string(boot)), Instance: rand.Text()}, nil
+	epoch, err := probes.Epoch()
+	if err != nil {
+		return stream.Identity{}, err
+	}
+	return stream.Identity{BootID: strings.TrimSpace(string(boot)), Instance: rand.Text(), Epoch: epoch}, nil
 }

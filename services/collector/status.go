@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
-	"github.com/palisade-sec/palisade/services/collector/internal/probe"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
 )
 
@@ -22,10 +21,10 @@ func (c *collector) Status() *processv1.GetStatusResponse {
 	fact := func(name, value string) {
 		status.Facts = append(status.Facts, &processv1.Fact{Name: name, Value: value})
 	}
-	fact("tier", probe.Tier)
-	fact("hooks", strings.Join(c.probes.Attached(), " "))
+	fact("tier", string(c.probes.Tier()))
+	fact("hooks", hookNames(c.probes))
 	for _, hook := range c.probes.Missing() {
-		warn("hook %s refused by this kernel: %s", hook.Name, hook.Without)
+		fact("missing hook "+hook.Name, hook.Without+": "+hook.Reason)
 	}
 	queue := c.stream.Status()
 	if !queue.Subscribed {
@@ -40,18 +39,23 @@ func (c *collector) Status() *processv1.GetStatusResponse {
 		warn("lost records cannot be counted: %v", err)
 	}
 	fact("records lost", byClass(lost))
-	fact("ring", fmt.Sprintf("%d KiB", c.probes.RingBytes()>>10))
+	fact("rings", fmt.Sprintf("urgent %d KiB, bulk %d KiB", c.probes.Urgent().MaxEntries()>>10, c.probes.Bulk().MaxEntries()>>10))
 	if counts.Malformed > 0 {
 		warn("%d records could not be decoded: report this", counts.Malformed)
 	}
 	return status
 }
 
-// byClass lists counts in the order of the kinds, leaving out what user space never counts.
+// byClass lists counts in the order of the kinds, leaving out those that are zero.
 func byClass(counts [record.Kinds]uint64) string {
 	var parts []string
-	for kind := record.Exec; kind <= record.Accept; kind++ {
-		parts = append(parts, fmt.Sprintf("%s=%d", kind.Class(), counts[kind]))
+	for kind := record.Exec; kind < record.Kinds; kind++ {
+		if counts[kind] > 0 {
+			parts = append(parts, fmt.Sprintf("%s=%d", kind.Class(), counts[kind]))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
 	}
 	return strings.Join(parts, " ")
 }
@@ -86,7 +90,7 @@ func (m *metrics) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByC
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	counts := m.collector.ring.Counts()
 	lost, err := m.collector.probes.Lost()
-	for kind := record.Exec; kind <= record.Accept; kind++ {
+	for kind := record.Exec; kind < record.Kinds; kind++ {
 		out <- prometheus.MustNewConstMetric(m.read, prometheus.CounterValue, float64(counts.ByKind[kind]), kind.Class())
 		if err == nil {
 			out <- prometheus.MustNewConstMetric(m.lost, prometheus.CounterValue, float64(lost[kind]), kind.Class())

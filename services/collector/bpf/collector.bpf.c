@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
- * The tracepoint tier: what typed tracepoints can tell, for kernels that allow nothing better. Entry
- * points only adapt arguments. Needs Linux 5.12 (typed current task, global functions on memory).
+ * The collector's programs. Entry points only adapt arguments. Which of them are loaded is a table in
+ * internal/probe: each tier has its own. Compiled twice: for Linux from 5.12 on, and with LEGACY for 5.10.
  */
+#include "calls.h"
+#include "calls_privilege.h"
+#include "calls_socket.h"
 #include "event.h"
 #include "file.h"
 #include "kernel.h"
+#include "lsm.h"
+#include "lsm_calls.h"
+#include "memory.h"
 #include "process.h"
 #include "socket.h"
 #include "syscall.h"
@@ -17,14 +23,16 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL"; /* a spelling the kernel takes f
 SEC("tp_btf/sched_process_exec")
 int on_sched_process_exec(__u64 *ctx)
 {
-	emit_exec((struct task_struct *)ctx[0]);
+	if (wanted(RECORD_EXEC))
+		emit_exec((struct task_struct *)ctx[0]);
 	return 0;
 }
 
 SEC("tp_btf/sched_process_fork")
 int on_sched_process_fork(__u64 *ctx)
 {
-	emit_fork((struct task_struct *)ctx[0], (struct task_struct *)ctx[1]);
+	if (wanted(RECORD_FORK))
+		emit_fork((struct task_struct *)ctx[0], (struct task_struct *)ctx[1]);
 	return 0;
 }
 
@@ -38,43 +46,82 @@ int on_sched_process_exit(__u64 *ctx)
 	if (exit_tells_group_dead)
 		dead = ctx[1];
 	else
-		dead = task->signal->live.counter == 0;
-	if (dead)
+		dead = LOAD(task, signal, live.counter) == 0;
+	if (dead && wanted(RECORD_EXIT))
 		emit_exit(task);
 	return 0;
 }
 
-/* The connect or accept that a socketcall stands for; its arguments lie in user memory. */
-static __always_inline void socketcall(struct task_struct *task, struct pt_regs *regs, long result)
+SEC("tp_btf/signal_generate")
+int on_signal_generate(__u64 *ctx)
 {
-	__u32 args[2] = {}, which = first_argument(task, regs);
+	if (wanted(RECORD_SIGNAL))
+		emit_signal(ctx[1], ctx[0], (struct task_struct *)ctx[2]);
+	return 0;
+}
 
-	if (which == SYS_CONNECT) {
-		bpf_probe_read_user(args, sizeof(args), (void *)second_argument(task, regs));
-		emit_connect(task, args[0], args[1], result);
-	} else if ((which == SYS_ACCEPT || which == SYS_ACCEPT4) && result >= 0) {
-		emit_accept(task, result);
-	}
+static __always_inline void emit_io_uring(__u64 opcode)
+{
+	struct task_struct *task = current_task();
+	struct privilege_record r = {};
+
+	if (!wanted(RECORD_IO_URING) || !privilege_begin(&r, task, RECORD_IO_URING))
+		return;
+	r.args[0] = opcode;
+	r.arg_count = 1;
+	privilege_submit(&r);
+}
+
+/* io_uring_submit_req, and io_uring_submit_sqe of Linux 6.0 to 6.3: the request comes first. */
+SEC("tp_btf/io_uring_submit_req")
+int on_io_uring_request(__u64 *ctx)
+{
+	struct io_kiocb *request = (struct io_kiocb *)ctx[0];
+
+	emit_io_uring(BPF_CORE_READ(request, opcode));
+	return 0;
+}
+
+/* io_uring_submit_sqe of Linux 5.10: (ctx, opcode, …). */
+SEC("tp_btf/io_uring_submit_sqe")
+int on_io_uring_opcode(__u64 *ctx)
+{
+	emit_io_uring(ctx[1] & 0xff);
+	return 0;
 }
 
 SEC("tp_btf/sys_exit")
 int on_sys_exit(__u64 *ctx)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
-	struct pt_regs *regs = (struct pt_regs *)ctx[0];
-	long result = ctx[1];
-	enum call call = call_of(task, regs);
+	struct call_context c = {
+		.task = current_task(),
+		.regs = (struct pt_regs *)ctx[0],
+		.result = ctx[1],
+	};
+	enum call call = call_of(&c);
 
 	if (call == CALL_OTHER)
 		return 0;
-	if (call == CALL_OPEN && result >= 0)
-		emit_file_open(task, result);
-	else if (call == CALL_CONNECT)
-		emit_connect(task, first_argument(task, regs), second_argument(task, regs), result);
-	else if (call == CALL_ACCEPT && result >= 0)
-		emit_accept(task, result);
-	else if (call == CALL_SOCKETCALL)
-		socketcall(task, regs, result);
+	if (call == CALL_OPEN) {
+		if (c.result >= 0 && wanted(RECORD_FILE_OPEN))
+			emit_file_open(c.task, file_of(c.task, c.result));
+	} else if (call == CALL_MMAP || call == CALL_MMAP_OLD) {
+		handle_mmap(&c, call);
+	} else if (call == CALL_MPROTECT) {
+		handle_mprotect(&c);
+	} else if (call == CALL_MEMFD) {
+		handle_memfd(&c);
+	} else if (call == CALL_EXEC || call == CALL_EXEC_AT) {
+		handle_exec(&c, call);
+	} else if (is_module_call(call)) {
+		handle_module(&c, call);
+	} else if (call >= CALL_RENAME && call <= CALL_CHROOT) {
+		handle_change(&c, call);
+	} else if (call >= CALL_SETUID) {
+		handle_privilege(&c, call);
+	} else {
+		handle_socket_call(&c, call);
+	}
 	return 0;
 }
 
@@ -82,17 +129,18 @@ SEC("iter/task")
 int on_task(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
-	__u32 zero = 0;
+	struct exec_area *e;
+	struct area *a;
 	__u64 end;
-	struct scratch *s;
 
-	if (!task || task->pid != task->tgid)
+	if (!task || LOAD(task, pid) != LOAD(task, tgid))
 		return 0;
-	s = bpf_map_lookup_elem(&iterator_scratch, &zero);
-	if (!s)
+	e = exec_area_of(iterator_exec_area);
+	a = area_of(iterator_area);
+	if (!e || !a)
 		return 0;
-	end = exec_fill(s, task, RECORD_EXISTING);
-	((struct record_header *)s->record)->size = end;
-	bpf_seq_write(ctx->meta->seq, s->record, end);
+	end = exec_fill(e, a, iterator_area, task, RECORD_EXISTING);
+	((struct record_header *)e->record)->size = end;
+	bpf_seq_write(ctx->meta->seq, e->record, end);
 	return 0;
 }

@@ -2,6 +2,7 @@
 /* Facts about an open file and its inode. */
 #pragma once
 
+#include "area.h"
 #include "event.h"
 #include "kernel.h"
 #include "path.h"
@@ -36,60 +37,80 @@ static __always_inline bool inode_is_upper(struct inode *inode)
 	return upper != 0;
 }
 
-/* Fills facts and puts the path at offset to of the record. */
-static __always_inline void file_fill(struct scratch *s, struct file_facts *facts, struct file *file,
-				      __u64 to)
+/* What the inode tells, but not the path. */
+static __always_inline void inode_fill(struct file_facts *facts, struct inode *inode,
+				       struct vfsmount *mnt)
 {
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
 	struct super_block *sb = BPF_CORE_READ(inode, i_sb);
 	unsigned long magic = BPF_CORE_READ(sb, s_magic);
-	struct path path;
-	__u32 flags = 0;
-	bool whole;
 
-	BPF_CORE_READ_INTO(&path, file, f_path);
 	facts->inode = BPF_CORE_READ(inode, i_ino);
 	facts->device = BPF_CORE_READ(sb, s_dev);
 	facts->mode = BPF_CORE_READ(inode, i_mode);
 	if (BPF_CORE_READ(inode, i_nlink) == 0)
-		flags |= FILE_UNLINKED;
+		facts->flags |= FILE_UNLINKED;
 	if (magic == OVERLAYFS_SUPER_MAGIC && inode_is_upper(inode))
-		flags |= FILE_UPPER_LAYER;
-	if ((magic == TMPFS_MAGIC || magic == HUGETLBFS_MAGIC) && mount_is_internal(path.mnt))
-		flags |= FILE_MEMFD;
-	facts->path_len = path_put(s, to, &path, &whole);
+		facts->flags |= FILE_UPPER_LAYER;
+	if ((magic == TMPFS_MAGIC || magic == HUGETLBFS_MAGIC) && mount_is_internal(mnt))
+		facts->flags |= FILE_MEMFD;
+}
+
+/* Fills facts, which are zero, and puts the path to a place with room for PATH_MAX. Returns its length. */
+static __always_inline __u64 dentry_fill(struct area *a, int number, struct file_facts *facts,
+					 struct dentry *dentry, struct vfsmount *mnt, void *to)
+{
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	bool whole;
+
+	if (inode)
+		inode_fill(facts, inode, mnt);
+	facts->path_len = path_put(a, number, to, dentry, mnt, &whole);
 	if (!whole)
-		flags |= FILE_PATH_TRUNCATED;
-	facts->flags = flags;
+		facts->flags |= FILE_PATH_TRUNCATED;
+	return facts->path_len;
+}
+
+static __always_inline __u64 file_fill(struct area *a, int number, struct file_facts *facts,
+				       struct file *file, void *to)
+{
+	struct path path;
+
+	BPF_CORE_READ_INTO(&path, file, f_path);
+	return dentry_fill(a, number, facts, path.dentry, path.mnt, to);
 }
 
 /* The file behind a descriptor of the task, or NULL. */
 static __always_inline struct file *file_of(struct task_struct *task, __u32 fd)
 {
-	struct fdtable *table = task->files->fdt;
-	struct file *file = 0;
+	struct fdtable *table = LOAD(task, files, fdt);
+	struct file **files = LOAD(table, fd), *file = 0;
 
-	if (fd >= table->max_fds)
+	if (fd >= LOAD(table, max_fds))
 		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file), &table->fd[fd]);
+	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
 	return file;
 }
 
-static __always_inline void emit_file_open(struct task_struct *task, __u32 fd)
+static __always_inline void emit_file_open(struct task_struct *task, struct file *file)
 {
-	struct file *file = file_of(task, fd);
+	__u64 cgroup = cgroup_id(task), end = sizeof(struct file_open_record);
 	struct file_open_record *r;
-	struct scratch *s;
+	struct area *a;
+	int number;
 
-	if (!file)
+	if (!file || !admit(cgroup, RECORD_FILE_OPEN))
 		return;
-	s = scratch_get(RECORD_FILE_OPEN);
-	if (!s)
+	number = area_claim();
+	a = area_of(number);
+	if (!a) {
+		count_short(cgroup, RECORD_FILE_OPEN, true);
 		return;
-	r = (void *)s->record;
+	}
+	r = (void *)a->record;
 	header_fill(&r->header, task, RECORD_FILE_OPEN);
-	file_fill(s, &r->file, file, sizeof(*r));
+	__builtin_memset(&r->file, 0, sizeof(*r) - sizeof(r->header));
 	r->open_flags = BPF_CORE_READ(file, f_flags);
-	r->pad = 0;
-	submit(s, sizeof(*r) + r->file.path_len, RECORD_FILE_OPEN);
+	end += file_fill(a, number, &r->file, file, &a->record[end]);
+	submit(r, end, RECORD_FILE_OPEN);
+	give_back(&a->busy);
 }

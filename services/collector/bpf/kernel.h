@@ -24,17 +24,42 @@ typedef _Bool bool;
 
 /* From the kernel's UAPI, which promises these values. */
 enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
-#define AF_INET	 2
-#define AF_INET6 10
+#define BPF_ANY		  0
+#define BPF_NOEXIST	  1
+#define BPF_F_NO_PREALLOC 1
+
+#define AF_UNSPEC 0
+#define AF_UNIX	  1
+#define AF_INET	  2
+#define AF_INET6  10
+
+#define SOCK_TYPE_MASK 0xf /* without SOCK_CLOEXEC and SOCK_NONBLOCK */
+
+#define AT_FDCWD      (-100)
+#define AT_EMPTY_PATH 0x1000
+#define AT_REMOVEDIR  0x200
+
+#define PROT_WRITE    0x2
+#define PROT_EXEC     0x4
+#define MAP_ANONYMOUS 0x20
+#define VM_WRITE      0x2
+#define VM_EXEC	      0x4
+
+#define FMODE_CREATED 0x100000 /* file.f_mode: this open made the file */
 
 #define S_IFMT	 0170000
+#define S_IFREG	 0100000
 #define S_IFSOCK 0140000
 
+#define EPERM	    1
 #define EINTR	    4
 #define EINPROGRESS 115
 #define ERESTARTSYS 512 /* what sys_exit shows when a signal ended the call */
@@ -46,6 +71,13 @@ enum bpf_map_type {
 #define TS_COMPAT	  0x2 /* x86 thread_info.status: in a 32-bit system call */
 #define SIGNAL_GROUP_EXIT 0x4 /* signal_struct.flags */
 #define PIDTYPE_SID	  3   /* signal_struct.pids */
+
+#define INITIAL_PID_NAMESPACE 0xeffffffc /* PROC_PID_INIT_INO */
+
+/* UAPI, of which the verifier translates each access. */
+struct __sk_buff {
+	__u32 len;
+};
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -103,8 +135,12 @@ struct pid {
 struct cred {
 	kuid_t uid;
 	kgid_t gid;
+	kuid_t suid;
+	kgid_t sgid;
 	kuid_t euid;
 	kgid_t egid;
+	kernel_cap_t cap_inheritable;
+	kernel_cap_t cap_permitted;
 	kernel_cap_t cap_effective;
 	struct user_namespace *user_ns;
 };
@@ -174,6 +210,7 @@ struct inode {
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
+	struct inode *d_inode;
 };
 
 struct vfsmount {
@@ -196,7 +233,17 @@ struct file {
 	struct path f_path;
 	struct inode *f_inode;
 	unsigned int f_flags;
+	unsigned int f_mode;
 	void *private_data;
+};
+
+struct linux_binprm {
+	struct file *file;
+};
+
+struct vm_area_struct {
+	unsigned long vm_flags;
+	struct file *vm_file;
 };
 
 struct fdtable {
@@ -258,17 +305,33 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	__u16 sk_type;
 	__u16 sk_protocol;
 };
 
 struct socket {
+	short type;
 	struct sock *sk;
+};
+
+struct msghdr {
+	void *msg_name;
+	int msg_namelen;
+};
+
+struct kernel_siginfo {
+	int si_signo;
+	int si_code;
+};
+
+struct io_kiocb {
+	__u8 opcode;
 };
 
 /* x86-64 and arm64 name their registers differently; only the names of the built target relocate. */
 struct pt_regs {
 #if defined(__TARGET_ARCH_x86)
-	unsigned long bx, cx, si, di, orig_ax;
+	unsigned long bp, bx, r8, r9, r10, cx, dx, si, di, orig_ax;
 #elif defined(__TARGET_ARCH_arm64)
 	unsigned long long regs[31];
 	unsigned long long orig_x0;
@@ -288,3 +351,16 @@ struct bpf_iter__task {
 };
 
 #pragma clang attribute pop
+
+/*
+ * Follows typed pointers: LOAD(task, cgroups, dfl_cgrp) is task->cgroups->dfl_cgrp. Where the verifier knows the
+ * type, that is a plain load, a tenth of the cost of bpf_probe_read_kernel, and a bad pointer reads as zero. Linux before
+ * 5.11 does not tell the type of the current task.
+ */
+#ifdef LEGACY
+#define LOAD(...) BPF_CORE_READ(__VA_ARGS__)
+#define current_task() ((struct task_struct *)bpf_get_current_task())
+#else
+#define LOAD(...) ___arrow(__VA_ARGS__)
+#define current_task() ((struct task_struct *)bpf_get_current_task_btf())
+#endif

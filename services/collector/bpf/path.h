@@ -5,9 +5,9 @@
  */
 #pragma once
 
+#include "area.h"
 #include "event.h"
 #include "kernel.h"
-#include "ring.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
@@ -15,37 +15,39 @@
 #define PATH_STEPS 2048
 
 /* Puts "/name" before the path. Returns false if there is no room. */
-static __always_inline bool path_prepend(struct scratch *s, struct dentry *dentry)
+static __always_inline bool path_prepend(struct area *a, struct dentry *dentry)
 {
 	struct qstr name = {};
-	__u64 at = s->path_at, len;
+	__u64 at = a->path_at, len;
 
 	bpf_core_read(&name, sizeof(name), &dentry->d_name);
 	len = name.len & 0xff; /* NAME_MAX is 255 */
 	if (len + 1 > at)
 		return false;
 	at -= len + 1;
-	s->path_at = at;
-	s->path[at & (PATH_MAX - 1)] = '/';
-	bpf_probe_read_kernel(&s->path[(at + 1) & (PATH_MAX - 1)], len, name.name);
+	a->path_at = at;
+	a->path[at & (PATH_MAX - 1)] = '/';
+	bpf_probe_read_kernel(&a->path[(at + 1) & (PATH_MAX - 1)], len, name.name);
 	return true;
 }
 
 /*
- * Writes the path of (dentry, mnt) into s->path so that it starts at s->path_at and ends at PATH_MAX.
- * Returns false if it did not fit; what is there is then the path's end. Global, so that the
- * verifier walks the loop once a program and not once a call; path_at is in memory so that it does
- * not track a range for it in every step (it gives up after a million instructions).
+ * Writes the path of (dentry, mnt) into the area so that it starts at path_at and ends at PATH_MAX. Returns
+ * false if it did not fit; what is there is then the path's end. Global, so that the verifier walks
+ * the loop once a program and not once a call, and with numbers only, because Linux before 5.12 hands a global function
+ * no memory; path_at is in memory so that it does not track a range for it in every step (it gives
+ * up after a million instructions).
  */
-__attribute__((noinline)) int path_walk(struct scratch *s, __u64 start, __u64 vfsmnt)
+__attribute__((noinline)) int path_walk(int number, __u64 start, __u64 vfsmnt)
 {
 	struct dentry *dentry = (void *)start, *parent, *root;
 	struct mount *mnt = (void *)(vfsmnt - bpf_core_field_offset(struct mount, mnt)), *above;
+	struct area *a = area_of(number);
 	int i;
 
-	if (!s)
+	if (!a)
 		return true;
-	s->path_at = PATH_MAX;
+	a->path_at = PATH_MAX;
 	root = BPF_CORE_READ(mnt, mnt.mnt_root);
 	for (i = 0; i < PATH_STEPS; i++) {
 		if (dentry == root) {
@@ -60,7 +62,7 @@ __attribute__((noinline)) int path_walk(struct scratch *s, __u64 start, __u64 vf
 		parent = BPF_CORE_READ(dentry, d_parent);
 		if (!parent)
 			return true;
-		if (!path_prepend(s, dentry))
+		if (!path_prepend(a, dentry))
 			return false;
 		/* A root that is not its mount's: memfd and its like, or moved out of the mount. */
 		if (parent == dentry)
@@ -70,19 +72,28 @@ __attribute__((noinline)) int path_walk(struct scratch *s, __u64 start, __u64 vf
 	return false;
 }
 
-/* Copies the path to offset to of the record, which must be bounded; returns its length. */
-static __always_inline __u32 path_put(struct scratch *s, __u64 to, struct path *path, bool *whole)
+/* Copies the path of (dentry, mnt) to a place with room for PATH_MAX; returns its length. */
+static __always_inline __u64 path_put(struct area *a, int number, void *to, struct dentry *dentry,
+				      struct vfsmount *mnt, bool *whole)
 {
 	__u64 at, len;
 
-	*whole = path_walk(s, (__u64)path->dentry, (__u64)path->mnt);
-	at = s->path_at;
+	*whole = path_walk(number, (__u64)dentry, (__u64)mnt);
+	at = a->path_at;
 	if (at >= PATH_MAX) { /* nothing walked: this is the root itself */
-		s->path[PATH_MAX - 1] = '/';
+		a->path[PATH_MAX - 1] = '/';
 		at = PATH_MAX - 1;
 	}
 	at &= PATH_MAX - 1;
 	len = PATH_MAX - at;
-	bpf_probe_read_kernel(&s->record[to], len, &s->path[at]);
+	bpf_probe_read_kernel(to, len, &a->path[at]);
 	return len;
+}
+
+/* Copies a string of the caller's to a place with room for max; returns its length without NUL. */
+static __always_inline __u64 string_put(void *to, __u32 max, __u64 from)
+{
+	long len = bpf_probe_read_user_str(to, max, (void *)from);
+
+	return len > 0 ? len - 1 : 0;
 }

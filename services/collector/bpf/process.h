@@ -2,6 +2,7 @@
 /* Life cycle of processes: exec, fork, exit. */
 #pragma once
 
+#include "area.h"
 #include "event.h"
 #include "file.h"
 #include "kernel.h"
@@ -17,52 +18,42 @@
 const volatile __u8 exit_tells_group_dead = 0;
 
 /*
- * Keeps clang from proving away, or moving, a bound that the verifier must see. For 64-bit variables:
- * of 32-bit ones clang compares a shifted copy and the verifier forgets the original's bound.
- */
-#define bound(var, max)                                                                            \
-	do {                                                                                       \
-		asm volatile("" : "+r"(var));                                                      \
-		if (var > (max))                                                                   \
-			var = (max);                                                               \
-	} while (0)
-
-/*
  * Page by page, because one page that is swapped out must not hide the others. Leaves the bytes
- * copied in s->argv_copied and returns whether such a page was met. The count is in memory and the
- * function global so that the verifier does not follow every combination of readable pages (it gives
- * up after a million instructions).
+ * copied in argv_copied and returns whether such a page was met. The count is in memory and the function
+ * global so that the verifier does not follow every combination of readable pages (it gives up after a million
+ * instructions).
  */
-__attribute__((noinline)) int argv_pages(struct scratch *s, __u64 to, __u64 from, __u64 want)
+__attribute__((noinline)) int argv_pages(int number, __u64 to, __u64 from, __u64 want)
 {
+	struct exec_area *a = exec_area_of(number);
 	__u64 done = 0, at, len;
 	int i, missing = 0;
 
-	if (!s)
+	if (!a)
 		return 0;
-	s->argv_copied = 0;
+	a->argv_copied = 0;
 	for (i = 0; i <= ARGV_MAX / PAGE && done < want; i++) {
 		len = PAGE - ((from + done) & (PAGE - 1));
 		if (len > want - done)
 			len = want - done;
 		bound(len, PAGE);
 		/* Bounded where it is used: Linux 6.1 forgets the bounds of what it spills. */
-		at = to + s->argv_copied;
+		at = to + a->argv_copied;
 		bound(at, sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX);
-		if (bpf_probe_read_user(&s->record[at], len, (void *)(from + done)))
+		if (bpf_probe_read_user(&a->record[at], len, (void *)(from + done)))
 			missing = 1;
 		else
-			s->argv_copied += len;
+			a->argv_copied += len;
 		done += len;
 	}
 	return missing;
 }
 
-static __always_inline void argv_fill(struct scratch *s, struct exec_record *r, __u64 to,
+static __always_inline void argv_fill(struct exec_area *a, int number, struct exec_record *r, __u64 to,
 				      struct mm_struct *mm)
 {
-	__u64 start = mm->arg_start;
-	__u64 bytes = mm->arg_end - start;
+	__u64 start = LOAD(mm, arg_start);
+	__u64 bytes = LOAD(mm, arg_end) - start;
 	__u64 want = bytes;
 
 	r->argv_bytes = bytes;
@@ -71,98 +62,130 @@ static __always_inline void argv_fill(struct scratch *s, struct exec_record *r, 
 		r->flags |= EXEC_ARGV_TRUNCATED;
 	}
 	bound(want, ARGV_MAX);
-	if (bpf_probe_read_user(&s->record[to], want, (void *)start) == 0) {
+	if (bpf_probe_read_user(&a->record[to], want, (void *)start) == 0) {
 		r->argv_len = want;
 		return;
 	}
-	if (argv_pages(s, to, start, want))
+	if (argv_pages(number, to, start, want))
 		r->flags |= EXEC_ARGV_UNREADABLE;
-	r->argv_len = s->argv_copied;
+	r->argv_len = a->argv_copied;
 }
 
 /*
- * Everything of an exec record but argv; returns where the record ends so far. A kernel thread has
- * no mm and gets no exe.
+ * Everything of an exec record but argv; paths are put together in the other area. Returns where the record
+ * ends so far. A kernel thread has no mm and gets no exe.
  */
-static __always_inline __u64 exec_fill(struct scratch *s, struct task_struct *task, __u32 kind)
+static __always_inline __u64 exec_fill(struct exec_area *e, struct area *a, int number,
+				       struct task_struct *task, __u32 kind)
 {
-	struct exec_record *r = (void *)s->record;
+	struct exec_record *r = (void *)e->record;
 	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
 	__u64 end = sizeof(*r);
 	struct path pwd;
 	bool whole;
 
-	__builtin_memset(&r->exe, 0, sizeof(*r) - sizeof(r->header));
 	header_fill(&r->header, task, kind);
+	__builtin_memset(&r->exe, 0, sizeof(*r) - sizeof(r->header));
 	r->tty = tty_device(task);
 	r->session = session_id(task);
-	if (exe) {
-		file_fill(s, &r->exe, exe, end);
-		end += r->exe.path_len;
-	}
+	if (exe)
+		end += file_fill(a, number, &r->exe, exe, &e->record[end]);
 	BPF_CORE_READ_INTO(&pwd, task, fs, pwd);
 	if (!pwd.dentry)
 		return end;
 	bound(end, sizeof(*r) + PATH_MAX);
-	r->cwd_len = path_put(s, end, &pwd, &whole);
+	r->cwd_len = path_put(a, number, &e->record[end], pwd.dentry, pwd.mnt, &whole);
 	end += r->cwd_len;
 	bound(end, sizeof(*r) + 2 * PATH_MAX);
 	return end;
 }
 
+static __always_inline void exec_submit(struct exec_area *e, int exec_number, struct area *a, int number,
+					struct task_struct *task)
+{
+	struct exec_record *r = (void *)e->record;
+	__u64 end = exec_fill(e, a, number, task, RECORD_EXEC);
+
+	header_result(&r->header, 0);
+	argv_fill(e, exec_number, r, end, LOAD(task, mm));
+	end += r->argv_len;
+	bound(end, EXEC_RECORD_MAX);
+	submit(r, end, RECORD_EXEC);
+}
+
 static __always_inline void emit_exec(struct task_struct *task)
 {
-	struct scratch *s = scratch_get(RECORD_EXEC);
-	struct exec_record *r;
-	__u64 end;
+	__u64 cgroup = cgroup_id(task);
+	int exec_number, number;
+	struct exec_area *e;
+	struct area *a;
 
-	if (!s)
+	if (!admit(cgroup, RECORD_EXEC))
 		return;
-	r = (void *)s->record;
-	end = exec_fill(s, task, RECORD_EXEC);
-	argv_fill(s, r, end, task->mm);
-	submit(s, end + r->argv_len, RECORD_EXEC);
+	exec_number = exec_area_claim();
+	number = area_claim();
+	e = exec_area_of(exec_number);
+	a = area_of(number);
+	if (e && a)
+		exec_submit(e, exec_number, a, number, task);
+	else
+		count_short(cgroup, RECORD_EXEC, true);
+	if (e)
+		give_back(&e->busy);
+	if (a)
+		give_back(&a->busy);
 }
 
 static __always_inline void emit_fork(struct task_struct *parent, struct task_struct *child)
 {
-	struct scratch *s;
-	struct fork_record *r;
+	struct fork_record r = {};
 
-	if (child->pid != child->tgid) /* a thread */
+	if (LOAD(child, pid) != LOAD(child, tgid)) /* a thread */
 		return;
-	s = scratch_get(RECORD_FORK);
-	if (!s)
+	if (!admit(cgroup_id(parent), RECORD_FORK))
 		return;
-	r = (void *)s->record;
-	header_fill(&r->header, parent, RECORD_FORK);
-	r->child_start_boottime_ns = child->start_boottime;
-	r->child_cgroup_id = cgroup_id(child);
-	r->child_tgid = child->tgid;
-	r->pad = 0;
-	submit(s, sizeof(*r), RECORD_FORK);
+	header_fill(&r.header, parent, RECORD_FORK);
+	r.child_start_boottime_ns = LOAD(child, start_boottime);
+	r.child_cgroup_id = cgroup_id(child);
+	r.child_tgid = LOAD(child, tgid);
+	submit(&r, sizeof(r), RECORD_FORK);
 }
 
 /* As the kernel's wait_task_zombie() decides it. */
 static __always_inline __u32 wait_status(struct task_struct *task)
 {
-	struct signal_struct *signal = task->signal;
+	struct signal_struct *signal = LOAD(task, signal);
 
-	if (signal->flags & SIGNAL_GROUP_EXIT)
-		return signal->group_exit_code;
-	return task->group_leader->exit_code;
+	if (LOAD(signal, flags) & SIGNAL_GROUP_EXIT)
+		return LOAD(signal, group_exit_code);
+	return LOAD(task, group_leader, exit_code);
 }
 
 static __always_inline void emit_exit(struct task_struct *task)
 {
-	struct scratch *s = scratch_get(RECORD_EXIT);
-	struct exit_record *r;
+	struct exit_record r = {};
 
-	if (!s)
+	if (!admit(cgroup_id(task), RECORD_EXIT))
 		return;
-	r = (void *)s->record;
-	header_fill(&r->header, task, RECORD_EXIT);
-	r->wait_status = wait_status(task) & 0xffff;
-	r->pad = 0;
-	submit(s, sizeof(*r), RECORD_EXIT);
+	header_fill(&r.header, task, RECORD_EXIT);
+	r.wait_status = wait_status(task) & 0xffff;
+	submit(&r, sizeof(r), RECORD_EXIT);
+}
+
+/* Signals of the kernel itself have no siginfo of their own, or a positive code (siginfo.h: SI_FROMUSER). */
+static __always_inline void emit_signal(__u64 info, int number, struct task_struct *target)
+{
+	struct task_struct *task = current_task();
+	struct kernel_siginfo *siginfo = (void *)info;
+	struct signal_record r = {};
+
+	if (info <= 1 || BPF_CORE_READ(siginfo, si_code) > 0)
+		return;
+	if (!admit(cgroup_id(task), RECORD_SIGNAL))
+		return;
+	header_fill(&r.header, task, RECORD_SIGNAL);
+	r.target_start_boottime_ns = LOAD(target, group_leader, start_boottime);
+	r.target_tgid = LOAD(target, tgid);
+	r.number = number;
+	submit(&r, sizeof(r), RECORD_SIGNAL);
 }

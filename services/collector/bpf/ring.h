@@ -1,81 +1,231 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
-/* Building a record in scratch memory and handing it to user space. */
+/*
+ * From a fact to user space: is the kind wanted, is the workload within its rate, is there room on the
+ * ring. What is wanted and does not arrive is counted by workload, kind and CPU.
+ */
 #pragma once
 
 #include "event.h"
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
 
-#define CPUS_MAX 1024
-
-/* Room for the longest record, and one page more for argv that is copied page by page. */
-#define RECORD_MAX (sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX + 4096)
-
 /*
- * Too large for the stack (512 bytes) and for a per-CPU map's value (32 KiB). Tracepoints run with
- * preemption off, so one per CPU is enough; a PREEMPT_RT kernel from 6.19 on would need more.
+ * Urgent has what little happens and matters most; bulk has what floods. So no number of file events
+ * pushes out an exec.
  */
-struct scratch {
-	char path[PATH_MAX + 256]; /* filled from PATH_MAX downwards, see path.h */
-	__u64 path_at;		   /* where the path starts */
-	__u64 argv_copied;
-	__u8 record[RECORD_MAX];
-};
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20); /* user space sets the real size */
+} urgent SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 16 << 20); /* user space sets the real size */
-} events SEC(".maps");
+	__uint(max_entries, 4 << 20); /* user space sets the real size */
+} bulk SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, CPUS_MAX); /* user space sets the number of CPUs */
-	__type(key, __u32);
-	__type(value, struct scratch);
-} scratches SEC(".maps");
+#define BIT(kind) (1ull << (kind))
 
-/* The iterator can be preempted, so it must not share a CPU's scratch. */
+#define BULK_KINDS                                                                                 \
+	(BIT(RECORD_FILE_OPEN) | BIT(RECORD_CONNECT) | BIT(RECORD_ACCEPT) | BIT(RECORD_RENAME) |   \
+	 BIT(RECORD_UNLINK) | BIT(RECORD_RMDIR) | BIT(RECORD_LINK) | BIT(RECORD_SYMLINK) |         \
+	 BIT(RECORD_MKDIR) | BIT(RECORD_MKNOD) | BIT(RECORD_CHMOD) | BIT(RECORD_CHOWN) |           \
+	 BIT(RECORD_TRUNCATE) | BIT(RECORD_SETXATTR) | BIT(RECORD_MMAP_EXEC) |                     \
+	 BIT(RECORD_MPROTECT_EXEC) | BIT(RECORD_SOCKET) | BIT(RECORD_BIND) | BIT(RECORD_LISTEN) |  \
+	 BIT(RECORD_SEND) | BIT(RECORD_CONNECT_UNIX) | BIT(RECORD_DNS_QUESTION) |                  \
+	 BIT(RECORD_DNS_ANSWER) | BIT(RECORD_IO_URING))
+
+/*
+ * Each load of the programs has a number. Only the owner's record anything, so that a new version can be attached
+ * beside the old one and take over with one store.
+ */
+const volatile __u64 generation = 0;
+
+/* What user space may change while the programs run. A rate of 0 is no limit. */
+struct settings {
+	__u64 owner;	       /* generation */
+	__u64 wanted;	       /* BIT(kind) of each kind somebody asked for */
+	__u64 urgent_cost_ns;  /* 1e9 / records a second and workload */
+	__u64 urgent_burst_ns; /* cost times the records a workload may send at once */
+	__u64 bulk_cost_ns;
+	__u64 bulk_burst_ns;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct scratch);
-} iterator_scratch SEC(".maps");
+	__type(value, struct settings);
+} settings SEC(".maps");
 
-/* Records the ring had no room for, by enum record_kind. */
+/*
+ * Token buckets in the form of a clock (GCRA): the time at which a workload that kept to its rate would
+ * have sent what it has sent. Losing one to the LRU gives a workload a full burst again.
+ */
+struct bucket {
+	__u64 urgent_ns;
+	__u64 bulk_ns;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64); /* cgroup id */
+	__type(value, struct bucket);
+} buckets SEC(".maps");
+
+struct shortfall_key {
+	__u64 cgroup_id;
+	__u32 kind;
+	__u32 cpu;
+};
+
+struct shortfall {
+	__u64 lost;    /* the ring was full, or no memory to build the record in */
+	__u64 dropped; /* the workload was over its rate */
+};
+
+/* Counters only grow; user space reports differences. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct shortfall_key);
+	__type(value, struct shortfall);
+} shortfalls SEC(".maps");
+
+/* Those for which shortfalls had no room: by kind, of a workload that is not known. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, RECORD_KINDS);
 	__type(key, __u32);
-	__type(value, __u64);
-} lost SEC(".maps");
+	__type(value, struct shortfall);
+} shortfalls_other SEC(".maps");
 
-static __always_inline void count_lost(__u32 kind)
+/*
+ * User space's own notes, which no program reads. They are maps because maps outlive a collector that is killed.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096 + 512); /* shortfalls, and those of shortfalls_other */
+	__type(key, struct shortfall_key);
+	__type(value, struct shortfall);
+} told SEC(".maps"); /* what of the counters the subscriber has acknowledged */
+
+struct progress {
+	__u64 acknowledged;
+	__u64 freed;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 3); /* by number of the ring, from 1 */
+	__type(key, __u32);
+	__type(value, struct progress);
+} progress SEC(".maps");
+
+struct identity {
+	__u8 epoch[16];	 /* random, made with the rings */
+	__u8 digest[32]; /* of the owner's programs */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct identity);
+} identity SEC(".maps");
+
+static __always_inline void shortfall_add(struct shortfall *sum, bool lost)
 {
-	__u64 *count = bpf_map_lookup_elem(&lost, &kind);
-
-	if (count)
-		(*count)++;
+	if (lost)
+		__sync_fetch_and_add(&sum->lost, 1);
+	else
+		__sync_fetch_and_add(&sum->dropped, 1);
 }
 
-static __always_inline struct scratch *scratch_get(__u32 kind)
+static __attribute__((noinline)) int count_short(__u64 cgroup_id, __u32 kind, int lost)
 {
-	__u32 cpu = bpf_get_smp_processor_id();
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+	struct shortfall_key key = { .cgroup_id = cgroup_id, .kind = kind };
+	struct shortfall zero = {}, *sum;
 
-	if (!s)
-		count_lost(kind);
-	return s;
+	key.cpu = bpf_get_smp_processor_id();
+	sum = bpf_map_lookup_elem(&shortfalls, &key);
+	if (!sum) {
+		bpf_map_update_elem(&shortfalls, &key, &zero, BPF_NOEXIST);
+		sum = bpf_map_lookup_elem(&shortfalls, &key);
+	}
+	if (!sum)
+		sum = bpf_map_lookup_elem(&shortfalls_other, &kind);
+	if (sum)
+		shortfall_add(sum, lost);
+	return 0;
 }
 
-/* Hands over the first size bytes of the scratch record. */
-static __always_inline void submit(struct scratch *s, __u32 size, __u32 kind)
+static __always_inline bool wanted(__u32 kind)
 {
-	struct record_header *h = (void *)s->record;
+	__u32 zero = 0;
+	struct settings *now = bpf_map_lookup_elem(&settings, &zero);
 
-	if (size > RECORD_MAX)
-		return;
+	return now && now->owner == generation && now->wanted & BIT(kind);
+}
+
+/* Whether one more record keeps within the rate; if so it counts. Two CPUs may both take the last one. */
+static __always_inline bool clock_advance(__u64 *clock_ns, __u64 now, __u64 cost_ns, __u64 burst_ns)
+{
+	__u64 at = *clock_ns;
+
+	if (!cost_ns)
+		return true;
+	if (at < now)
+		at = now;
+	if (at - now > burst_ns)
+		return false;
+	*clock_ns = at + cost_ns;
+	return true;
+}
+
+static __always_inline bool within_rate(__u64 cgroup_id, __u32 kind)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct bucket fresh = {}, *bucket;
+	struct settings *rates;
+	__u32 zero = 0;
+
+	rates = bpf_map_lookup_elem(&settings, &zero);
+	if (!rates)
+		return true;
+	bucket = bpf_map_lookup_elem(&buckets, &cgroup_id);
+	if (!bucket) {
+		bpf_map_update_elem(&buckets, &cgroup_id, &fresh, BPF_NOEXIST);
+		bucket = bpf_map_lookup_elem(&buckets, &cgroup_id);
+		if (!bucket)
+			return true;
+	}
+	if (BULK_KINDS & BIT(kind))
+		return clock_advance(&bucket->bulk_ns, now, rates->bulk_cost_ns,
+				     rates->bulk_burst_ns);
+	return clock_advance(&bucket->urgent_ns, now, rates->urgent_cost_ns, rates->urgent_burst_ns);
+}
+
+/* First question of every hook, before anything is looked up. */
+static __always_inline bool admit(__u64 cgroup_id, __u32 kind)
+{
+	if (within_rate(cgroup_id, kind))
+		return true;
+	count_short(cgroup_id, kind, false);
+	return false;
+}
+
+/* Hands over a record of size bytes whose header is filled. */
+static __always_inline void submit(void *record, __u64 size, __u32 kind)
+{
+	struct record_header *h = record;
+	long err;
+
 	h->size = size;
-	if (bpf_ringbuf_output(&events, s->record, size, 0))
-		count_lost(kind);
+	if (BULK_KINDS & BIT(kind))
+		err = bpf_ringbuf_output(&bulk, record, size, 0);
+	else
+		err = bpf_ringbuf_output(&urgent, record, size, 0);
+	if (err)
+		count_short(h->cgroup_id, kind, true);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
-/* Connections, as the kernel's sock knows them. */
+/* Sockets and connections, as the kernel's sock knows them. */
 #pragma once
 
+#include "area.h"
 #include "event.h"
 #include "file.h"
 #include "kernel.h"
@@ -11,6 +12,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#define UNIX_PATH_MAX 108
+
 /* struct sockaddr_in and sockaddr_in6 share their first three fields. */
 struct sockaddr_any {
 	__u16 family;
@@ -19,29 +22,46 @@ struct sockaddr_any {
 	__u8 v6[16];
 };
 
-/* The sock behind a descriptor if it speaks IP, or NULL. */
-static __always_inline struct sock *inet_sock_of(struct task_struct *task, __u32 fd)
+/* A record of a socket, with room for the path of a unix one. Small enough for the stack. */
+struct socket_build {
+	struct socket_record r;
+	char path[UNIX_PATH_MAX];
+	__u32 pad;
+};
+
+/* An address as given: in the caller's memory, or in the kernel's own copy of that. */
+struct given_address {
+	__u64 at;
+	__u32 len;
+	bool in_kernel;
+};
+
+/* The sock behind a descriptor, or NULL. */
+static __always_inline struct sock *sock_of(struct task_struct *task, __u32 fd)
 {
 	struct file *file = file_of(task, fd);
 	struct socket *socket;
-	struct sock *sk;
-	__u16 family;
 
 	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return 0;
 	socket = BPF_CORE_READ(file, private_data);
-	sk = BPF_CORE_READ(socket, sk);
-	family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	return family == AF_INET || family == AF_INET6 ? sk : 0;
+	return BPF_CORE_READ(socket, sk);
+}
+
+static __always_inline bool speaks_ip(__u16 family)
+{
+	return family == AF_INET || family == AF_INET6;
 }
 
 static __always_inline void socket_fill(struct socket_record *r, struct sock *sk)
 {
 	r->family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	r->protocol = BPF_CORE_READ(sk, sk_protocol);
+	r->type = BPF_CORE_READ(sk, sk_type);
+	if (!speaks_ip(r->family))
+		return;
 	r->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	r->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
-	__builtin_memset(r->local, 0, sizeof(r->local) + sizeof(r->remote));
 	if (r->family == AF_INET) {
 		bpf_core_read(r->local, 4, &sk->__sk_common.skc_rcv_saddr);
 		bpf_core_read(r->remote, 4, &sk->__sk_common.skc_daddr);
@@ -51,31 +71,71 @@ static __always_inline void socket_fill(struct socket_record *r, struct sock *sk
 	}
 }
 
-/* A refused socket has forgotten where it was to go: only the caller's memory may still know. */
-static __always_inline void remote_from_argument(struct socket_record *r, __u64 argument)
+static __always_inline long given_read(void *to, __u32 size, struct given_address *given, __u32 offset)
+{
+	if (given->in_kernel)
+		return bpf_probe_read_kernel(to, size, (void *)given->at + offset);
+	return bpf_probe_read_user(to, size, (void *)given->at + offset);
+}
+
+/* Puts a given IP address into one end of the record. */
+static __always_inline void given_ip(struct socket_record *r, struct given_address *given, __u8 *ip,
+				     __u16 *port)
 {
 	struct sockaddr_any addr = {};
 
-	r->flags |= SOCKET_REMOTE_ARGUMENT;
-	__builtin_memset(r->remote, 0, sizeof(r->remote));
-	r->remote_port = 0;
+	__builtin_memset(ip, 0, 16);
+	*port = 0;
 	/* The longer one may end at an unmapped page. */
-	if (bpf_probe_read_user(&addr, sizeof(addr), (void *)argument) &&
-	    bpf_probe_read_user(&addr, 8, (void *)argument))
+	if (given_read(&addr, sizeof(addr), given, 0) && given_read(&addr, 8, given, 0))
 		return;
-	r->remote_port = bpf_ntohs(addr.port);
+	*port = bpf_ntohs(addr.port);
 	if (addr.family == AF_INET6) {
-		__builtin_memcpy(r->remote, addr.v6, sizeof(r->remote));
+		__builtin_memcpy(ip, addr.v6, 16);
 		return;
 	}
 	/* An IPv6 socket may be given an IPv4 address; it then means ::ffff:a.b.c.d. */
 	if (r->family == AF_INET6) {
-		r->remote[10] = 0xff;
-		r->remote[11] = 0xff;
-		__builtin_memcpy(&r->remote[12], addr.v4, sizeof(addr.v4));
+		ip[10] = 0xff;
+		ip[11] = 0xff;
+		__builtin_memcpy(&ip[12], addr.v4, sizeof(addr.v4));
 		return;
 	}
-	__builtin_memcpy(r->remote, addr.v4, sizeof(addr.v4));
+	__builtin_memcpy(ip, addr.v4, sizeof(addr.v4));
+}
+
+static __always_inline void given_unix(struct socket_build *b, struct given_address *given)
+{
+	__u64 len = given->len;
+
+	if (len <= 2)
+		return;
+	len -= 2; /* sun_family */
+	bound(len, UNIX_PATH_MAX);
+	if (given->in_kernel ? bpf_probe_read_kernel(b->path, len, (void *)given->at + 2)
+			     : bpf_probe_read_user(b->path, len, (void *)given->at + 2))
+		return;
+	b->r.unix_len = len;
+}
+
+/* A given peer, or own address if local. */
+static __always_inline void given_fill(struct socket_build *b, struct given_address *given, bool local)
+{
+	if (!given->in_kernel)
+		b->r.flags |= SOCKET_REMOTE_ARGUMENT;
+	if (b->r.family == AF_UNIX)
+		given_unix(b, given);
+	else if (speaks_ip(b->r.family))
+		given_ip(&b->r, given, local ? b->r.local : b->r.remote,
+			 local ? &b->r.local_port : &b->r.remote_port);
+}
+
+static __always_inline void socket_submit(struct socket_build *b, __u32 kind)
+{
+	__u64 size = sizeof(b->r) + b->r.unix_len;
+
+	bound(size, sizeof(*b));
+	submit(b, size, kind);
 }
 
 /* The connection exists or is being made, so the kernel's own copy of the address holds. */
@@ -92,45 +152,97 @@ static __always_inline bool dissolved(struct socket_record *r)
 	return r->remote_port == 0 && remote[0] == 0 && remote[1] == 0;
 }
 
-static __attribute__((noinline)) void emit_connect(struct task_struct *task, __u32 fd, __u64 argument,
-					 long result)
+/*
+ * What a connect that has returned came to. A refused socket has forgotten where it was to go: only the caller's memory may
+ * still know.
+ */
+static __attribute__((noinline)) void emit_connect(struct task_struct *task, struct sock *sk, __u64 addr,
+						 __u32 len, long result)
 {
-	struct sock *sk = inet_sock_of(task, fd);
-	struct socket_record *r;
-	struct scratch *s;
+	struct given_address given = { .at = addr, .len = len };
+	struct socket_build b = {};
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	__u32 kind = family == AF_UNIX ? RECORD_CONNECT_UNIX : RECORD_CONNECT;
 
-	if (!sk)
+	if (family != AF_UNIX && !speaks_ip(family))
 		return;
-	s = scratch_get(RECORD_CONNECT);
-	if (!s)
+	if (!wanted(kind) || !admit(cgroup_id(task), kind))
 		return;
-	r = (void *)s->record;
-	header_fill(&r->header, task, RECORD_CONNECT);
-	r->result = result == -ERESTARTSYS ? -EINTR : result;
-	r->flags = 0;
-	socket_fill(r, sk);
-	if (!under_way(result))
-		remote_from_argument(r, argument);
-	else if (dissolved(r))
+	header_fill(&b.r.header, task, kind);
+	header_result(&b.r.header, result == -ERESTARTSYS ? -EINTR : result);
+	socket_fill(&b.r, sk);
+	if (family == AF_UNIX || !under_way(result))
+		given_fill(&b, &given, false);
+	else if (dissolved(&b.r))
 		return;
-	submit(s, sizeof(*r), RECORD_CONNECT);
+	socket_submit(&b, kind);
 }
 
-static __attribute__((noinline)) void emit_accept(struct task_struct *task, __u32 fd)
+/* An operation on a socket that is there; given may be NULL. */
+static __always_inline void emit_socket(struct task_struct *task, struct sock *sk, __u32 kind,
+					struct given_address *given)
 {
-	struct sock *sk = inet_sock_of(task, fd);
-	struct socket_record *r;
-	struct scratch *s;
+	struct socket_build b = {};
 
-	if (!sk)
+	if (!admit(cgroup_id(task), kind))
 		return;
-	s = scratch_get(RECORD_ACCEPT);
-	if (!s)
+	header_fill(&b.r.header, task, kind);
+	socket_fill(&b.r, sk);
+	if (given)
+		given_fill(&b, given, kind == RECORD_BIND);
+	socket_submit(&b, kind);
+}
+
+static __always_inline void emit_socket_create(struct task_struct *task, __u16 family, __u16 type,
+					       __u16 protocol)
+{
+	struct socket_build b = {};
+
+	if (!admit(cgroup_id(task), RECORD_SOCKET))
 		return;
-	r = (void *)s->record;
-	header_fill(&r->header, task, RECORD_ACCEPT);
-	r->result = 0;
-	r->flags = 0;
-	socket_fill(r, sk);
-	submit(s, sizeof(*r), RECORD_ACCEPT);
+	header_fill(&b.r.header, task, RECORD_SOCKET);
+	b.r.family = family;
+	b.r.type = type & SOCK_TYPE_MASK;
+	b.r.protocol = protocol;
+	socket_submit(&b, RECORD_SOCKET);
+}
+
+/* Peers that a socket has sent to, so that each is told once; the LRU may forget one and tell it again. */
+struct peer_key {
+	__u64 sk;
+	__u8 ip[16];
+	__u16 port;
+	__u8 pad[6];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct peer_key);
+	__type(value, __u8);
+} peers SEC(".maps");
+
+static __always_inline bool peer_is_new(struct sock *sk, struct socket_record *r)
+{
+	struct peer_key key = { .sk = (__u64)sk, .port = r->remote_port };
+	__u8 seen = 1;
+
+	__builtin_memcpy(key.ip, r->remote, sizeof(key.ip));
+	return !bpf_map_update_elem(&peers, &key, &seen, BPF_NOEXIST);
+}
+
+/* A datagram to an address given with it. */
+static __attribute__((noinline)) void emit_send(struct task_struct *task, struct sock *sk,
+					      struct given_address *given)
+{
+	struct socket_build b = {};
+
+	socket_fill(&b.r, sk);
+	if (!speaks_ip(b.r.family))
+		return;
+	given_fill(&b, given, false);
+	if (!peer_is_new(sk, &b.r) || !admit(cgroup_id(task), RECORD_SEND))
+		return;
+	header_fill(&b.r.header, task, RECORD_SEND);
+	socket_submit(&b, RECORD_SEND);
 }

@@ -1,106 +1,100 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
-/* Which system calls matter, per architecture and per ABI, and where their arguments are. */
+/* Which system calls matter, and where their arguments are. Numbers are in calls_<architecture>.h. */
 #pragma once
 
 #include "kernel.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+/* Calls with the same arguments and the same meaning are one. AT: paths are relative to descriptors. */
 enum call {
 	CALL_OTHER,
 	CALL_OPEN, /* returns a descriptor of a file */
 	CALL_CONNECT,
 	CALL_ACCEPT, /* returns a descriptor of a socket */
 	CALL_SOCKETCALL, /* ia32: which of the calls is in the first argument */
+	CALL_EXEC,
+	CALL_EXEC_AT,
+	CALL_RENAME,
+	CALL_RENAME_AT,
+	CALL_UNLINK,
+	CALL_UNLINK_AT,
+	CALL_RMDIR,
+	CALL_LINK,
+	CALL_LINK_AT,
+	CALL_SYMLINK,
+	CALL_SYMLINK_AT,
+	CALL_MKDIR,
+	CALL_MKDIR_AT,
+	CALL_MKNOD,
+	CALL_MKNOD_AT,
+	CALL_CHMOD,
+	CALL_CHMOD_AT,
+	CALL_CHMOD_FD,
+	CALL_CHOWN,
+	CALL_CHOWN_AT,
+	CALL_CHOWN_FD,
+	CALL_TRUNCATE,
+	CALL_TRUNCATE_FD,
+	CALL_TRUNCATE_64, /* ia32: the size is in two registers */
+	CALL_TRUNCATE_64_FD,
+	CALL_SETXATTR,
+	CALL_SETXATTR_FD,
+	CALL_MOUNT,
+	CALL_MOVE_MOUNT,
+	CALL_UMOUNT,
+	CALL_PIVOT_ROOT,
+	CALL_CHROOT,
+	CALL_MMAP,
+	CALL_MMAP_OLD, /* ia32: arguments in memory */
+	CALL_MPROTECT,
+	CALL_MEMFD,
+	CALL_SOCKET,
+	CALL_BIND,
+	CALL_LISTEN,
+	CALL_SENDTO,
+	CALL_SENDMSG,
+	CALL_SENDMMSG,
+	CALL_SETUID, /* and whatever else changes user ids */
+	CALL_SETGID,
+	CALL_SETGROUPS,
+	CALL_CAPSET,
+	CALL_PTRACE,
+	CALL_PROCESS_VM_READ,
+	CALL_PROCESS_VM_WRITE,
+	CALL_SETNS,
+	CALL_UNSHARE,
+	CALL_INIT_MODULE,
+	CALL_FINIT_MODULE,
+	CALL_DELETE_MODULE,
+	CALL_BPF,
+	CALL_KEYCTL,
+	CALL_ADD_KEY, /* and request_key */
+	CALL_USERFAULTFD,
+	CALL_PERF_EVENT_OPEN,
+	CALL_IO_URING_SETUP,
 };
 
-#define CALLS 512
+#define CALLS 560
 
-/* net.h: what socketcall's first argument means. */
-#define SYS_CONNECT 3
-#define SYS_ACCEPT  5
-#define SYS_ACCEPT4 18
+/* A call that returns, or has returned. */
+struct call_context {
+	struct task_struct *task;
+	struct pt_regs *regs;
+	long result;
+	__u32 flags; /* RECORD_COMPAT_32 or RECORD_X32 */
+};
 
 #if defined(__TARGET_ARCH_x86)
-#define X32_SYSCALL_BIT 0x40000000
-
-static const volatile __u8 native_calls[CALLS] = {
-	[2] = CALL_OPEN,   /* open */
-	[42] = CALL_CONNECT,
-	[43] = CALL_ACCEPT,
-	[85] = CALL_OPEN,  /* creat */
-	[257] = CALL_OPEN, /* openat */
-	[288] = CALL_ACCEPT, /* accept4 */
-	[304] = CALL_OPEN, /* open_by_handle_at */
-	[437] = CALL_OPEN, /* openat2 */
-};
-
-static const volatile __u8 ia32_calls[CALLS] = {
-	[5] = CALL_OPEN,   /* open */
-	[8] = CALL_OPEN,   /* creat */
-	[102] = CALL_SOCKETCALL,
-	[295] = CALL_OPEN, /* openat */
-	[342] = CALL_OPEN, /* open_by_handle_at */
-	[362] = CALL_CONNECT,
-	[364] = CALL_ACCEPT, /* accept4 */
-	[437] = CALL_OPEN, /* openat2 */
-};
-
-static __always_inline bool compat(struct task_struct *task)
-{
-	return task->thread_info.status & TS_COMPAT;
-}
-
-static __always_inline enum call call_of(struct task_struct *task, struct pt_regs *regs)
-{
-	__u64 nr = regs->orig_ax;
-
-	if (compat(task))
-		return nr < CALLS ? ia32_calls[nr] : CALL_OTHER;
-	nr &= ~(__u64)X32_SYSCALL_BIT; /* x32 numbers these calls as x86-64 does */
-	return nr < CALLS ? native_calls[nr] : CALL_OTHER;
-}
-
-/* At sys_exit the argument registers still hold what the caller put there; only rax changed. */
-static __always_inline __u64 first_argument(struct task_struct *task, struct pt_regs *regs)
-{
-	return compat(task) ? (__u32)regs->bx : regs->di;
-}
-
-static __always_inline __u64 second_argument(struct task_struct *task, struct pt_regs *regs)
-{
-	return compat(task) ? (__u32)regs->cx : regs->si;
-}
-
+#include "calls_x86.h"
 #elif defined(__TARGET_ARCH_arm64)
-
-static const volatile __u8 native_calls[CALLS] = {
-	[56] = CALL_OPEN,  /* openat */
-	[202] = CALL_ACCEPT,
-	[203] = CALL_CONNECT,
-	[242] = CALL_ACCEPT, /* accept4 */
-	[265] = CALL_OPEN, /* open_by_handle_at */
-	[437] = CALL_OPEN, /* openat2 */
-};
-
-/* AArch32 callers use other numbers and are not seen yet: their flag is in an arch-private place. */
-static __always_inline enum call call_of(struct task_struct *task, struct pt_regs *regs)
-{
-	__u32 nr = regs->syscallno;
-
-	return nr < CALLS ? native_calls[nr] : CALL_OTHER;
-}
-
-static __always_inline __u64 first_argument(struct task_struct *task, struct pt_regs *regs)
-{
-	return regs->orig_x0; /* x0 holds the result by now */
-}
-
-static __always_inline __u64 second_argument(struct task_struct *task, struct pt_regs *regs)
-{
-	return regs->regs[1];
-}
-
+#include "calls_arm64.h"
 #else
 #error "unknown target architecture"
 #endif
+
+/* The n-th argument as a descriptor. */
+static __always_inline int argument_fd(struct call_context *c, int n)
+{
+	return (int)argument(c, n);
+}

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
-/*
- * Facts about a task. Tasks here are typed pointers (BTF), which the verifier lets us follow with
- * plain loads: a tenth of the cost of bpf_probe_read_kernel, and a bad pointer reads as zero.
- */
+/* Facts about a task. Tasks here are typed pointers (BTF), see LOAD. */
 #pragma once
 
 #include "event.h"
@@ -15,12 +12,12 @@ const volatile __u8 cgroup_by_memory_v1 = 0;
 
 static __always_inline __u64 cgroup_id(struct task_struct *task)
 {
-	struct css_set *set = task->cgroups;
+	struct css_set *set = LOAD(task, cgroups);
 	struct cgroup_subsys_state *css = 0;
 
 	if (!cgroup_by_memory_v1 ||
 	    !bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
-		return set->dfl_cgrp->kn->id;
+		return LOAD(set, dfl_cgrp, kn, id);
 	bpf_core_read(&css, sizeof(css),
 		      &set->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]);
 	return BPF_CORE_READ(css, cgroup, kn, id);
@@ -47,47 +44,74 @@ static __always_inline __u32 pid_namespace_inum(struct task_struct *task)
 
 static __always_inline __u32 session_id(struct task_struct *task)
 {
+	struct signal_struct *signal = LOAD(task, signal);
 	struct pid *session = 0;
 	int nr = 0;
 
-	bpf_core_read(&session, sizeof(session), &task->signal->pids[PIDTYPE_SID]);
+	bpf_core_read(&session, sizeof(session), &signal->pids[PIDTYPE_SID]);
 	bpf_core_read(&nr, sizeof(nr), &session->numbers[0].nr);
 	return nr;
 }
 
 static __always_inline __u32 tty_device(struct task_struct *task)
 {
-	struct tty_struct *tty = task->signal->tty;
+	struct tty_struct *tty = LOAD(task, signal, tty);
 
 	if (!tty)
 		return 0;
-	return ((__u32)tty->driver->major << 20 | tty->driver->minor_start) + tty->index;
+	return ((__u32)LOAD(tty, driver, major) << 20 | LOAD(tty, driver, minor_start)) +
+	       LOAD(tty, index);
+}
+
+/* Which table of system calls the task is in, as far as the task itself tells. */
+static __always_inline bool compat_32(struct task_struct *task)
+{
+#if defined(__TARGET_ARCH_x86)
+	return LOAD(task, thread_info.status) & TS_COMPAT;
+#else
+	return false;
+#endif
+}
+
+static __always_inline void identity_fill(struct record_header *h, struct task_struct *task)
+{
+	struct task_struct *parent = LOAD(task, real_parent, group_leader);
+	struct nsproxy *namespaces = LOAD(task, nsproxy);
+
+	h->start_boottime_ns = LOAD(task, group_leader, start_boottime);
+	h->parent_start_boottime_ns = LOAD(parent, start_boottime);
+	h->cgroup_id = cgroup_id(task);
+	h->tgid = LOAD(task, tgid);
+	h->tid = LOAD(task, pid);
+	h->parent_tgid = LOAD(parent, tgid);
+	h->mnt_ns = LOAD(namespaces, mnt_ns, ns.inum);
+	h->pid_ns = pid_namespace_inum(task);
+	h->net_ns = LOAD(namespaces, net_ns, ns.inum);
+	bpf_core_read(&h->comm, sizeof(h->comm), &task->comm);
 }
 
 static __always_inline void header_fill(struct record_header *h, struct task_struct *task, __u32 kind)
 {
-	struct task_struct *parent = task->real_parent->group_leader;
-	struct nsproxy *namespaces = task->nsproxy;
-	const struct cred *cred = task->cred;
+	const struct cred *cred = LOAD(task, cred);
 
 	h->kind = kind;
 	h->boottime_ns = bpf_ktime_get_boot_ns();
-	h->start_boottime_ns = task->group_leader->start_boottime;
-	h->parent_start_boottime_ns = parent->start_boottime;
-	h->cgroup_id = cgroup_id(task);
+	h->result = 0;
+	h->flags = compat_32(task) ? RECORD_COMPAT_32 : 0;
+	h->pad = 0;
+	identity_fill(h, task);
 	bpf_core_read(&h->effective_capabilities, sizeof(h->effective_capabilities),
 		      &cred->cap_effective);
-	h->tgid = task->tgid;
-	h->tid = task->pid;
-	h->parent_tgid = parent->tgid;
-	h->uid = cred->uid.val;
-	h->gid = cred->gid.val;
-	h->effective_uid = cred->euid.val;
-	h->effective_gid = cred->egid.val;
-	h->login_uid = bpf_core_field_exists(task->loginuid) ? task->loginuid.val : ~0u;
-	h->mnt_ns = namespaces->mnt_ns->ns.inum;
-	h->pid_ns = pid_namespace_inum(task);
-	h->net_ns = namespaces->net_ns->ns.inum;
-	h->user_ns = cred->user_ns->ns.inum;
-	bpf_core_read(&h->comm, sizeof(h->comm), &task->comm);
+	h->uid = LOAD(cred, uid.val);
+	h->gid = LOAD(cred, gid.val);
+	h->effective_uid = LOAD(cred, euid.val);
+	h->effective_gid = LOAD(cred, egid.val);
+	h->user_ns = LOAD(cred, user_ns, ns.inum);
+	h->login_uid = bpf_core_field_exists(task->loginuid) ? LOAD(task, loginuid.val) : ~0u;
+}
+
+static __always_inline void header_result(struct record_header *h, long result)
+{
+	h->result = result;
+	h->flags |= RECORD_RESULT_KNOWN;
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
@@ -35,26 +36,9 @@ func TestCapture(t *testing.T) {
 	if _, err := l.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	ring, err := ringbuf.NewReader(w.set.Events())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ring.Close()
 	captured := map[record.Kind][]byte{}
-	for len(captured) < 6 {
-		ring.SetDeadline(time.Now().Add(patience))
-		r, err := ring.Read()
-		if err != nil {
-			t.Fatal(err)
-		}
-		event, kind, err := decoder().Decode(r.RawSample)
-		if err != nil {
-			t.Fatal(err)
-		}
-		// Of opens only ours: a capture should be of something known.
-		if open := event.GetFileOpen(); open == nil || open.GetFile().GetPath() == path {
-			captured[kind] = r.RawSample
-		}
+	for _, from := range []*ebpf.Map{w.set.Urgent(), w.set.Bulk()} {
+		captureRing(t, from, path, captured)
 	}
 	walk, err := w.set.Tasks()
 	if err != nil {
@@ -68,6 +52,30 @@ func TestCapture(t *testing.T) {
 	for kind, raw := range captured {
 		if err := os.WriteFile(filepath.Join(*captureTo, kind.Class()+".bin"), raw, 0o600); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// captureRing takes one record of each kind that is on a ring; of opens only ours: a capture should be of something known.
+func captureRing(t *testing.T, from *ebpf.Map, path string, captured map[record.Kind][]byte) {
+	t.Helper()
+	ring, err := ringbuf.NewReader(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ring.Close()
+	ring.SetDeadline(time.Now())
+	for {
+		r, err := ring.Read()
+		if err != nil {
+			return
+		}
+		event, kind, err := decoder().Decode(r.RawSample)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if open := event.GetFileOpen(); open == nil || open.GetFile().GetPath() == path {
+			captured[kind] = r.RawSample
 		}
 	}
 }

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// tierVariable is set where the kernel must allow a certain tier.
+const tierVariable = "PALISADE_TEST_WANT_TIER"
+
 // watcher keeps the events of a running set of probes.
 type watcher struct {
 	set    *probe.Set
@@ -53,9 +56,15 @@ func load(t *testing.T, ringBytes uint32) *watcher {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loads BPF programs")
 	}
-	set, err := probe.Load(probe.Config{RingBytes: ringBytes})
+	cfg := probe.DefaultConfig()
+	cfg.UrgentBytes, cfg.BulkBytes = ringBytes, ringBytes
+	cfg.Rates = probe.Rates{} // what a test does is its own rate
+	set, err := probe.Load(cfg)
 	if err != nil {
 		t.Fatalf("Load: %v", err)
+	}
+	if want := os.Getenv(tierVariable); want != "" && string(set.Tier()) != want {
+		t.Errorf("tier = %s, want %s", set.Tier(), want)
 	}
 	t.Cleanup(func() {
 		if err := set.Close(); err != nil {
@@ -67,7 +76,7 @@ func load(t *testing.T, ringBytes uint32) *watcher {
 
 func (w *watcher) start(t *testing.T) {
 	t.Helper()
-	reader, err := ring.NewReader(w.set.Events(), decoder(), w.publish)
+	reader, err := ring.NewReader(w.set, decoder(), w.publish)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +92,9 @@ func (w *watcher) start(t *testing.T) {
 		if malformed := reader.Counts().Malformed; malformed != 0 {
 			t.Errorf("%d malformed records, want none", malformed)
 		}
+		if err := reader.Close(); err != nil {
+			t.Errorf("Close ring: %v", err)
+		}
 	})
 }
 
@@ -90,7 +102,8 @@ func decoder() record.Decoder {
 	return record.NewDecoder(time.Now().Add(-time.Duration(ring.Boottime())))
 }
 
-func (w *watcher) publish(_ context.Context, events []*eventv1.Event) error {
+func (w *watcher) publish(_ context.Context, events []*eventv1.Event, done func()) error {
+	defer done()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.events = append(w.events, events...)

@@ -27,6 +27,7 @@ func play(role string) int {
 		"open-many":    openMany,
 		"connect":      connectTo,
 		"exec-memfd":   execMemfd,
+		"trigger":      trigger,
 		"unprivileged": func([]string) error { return loadUnprivileged() },
 	}
 	if code, ok := strings.CutPrefix(role, "exit-"); ok {
@@ -149,7 +150,7 @@ func execMemfd(args []string) error {
 
 // loadUnprivileged is a collector as it is deployed: load, drop everything, go on working.
 func loadUnprivileged() error {
-	set, err := probe.Load(probe.Config{RingBytes: 1 << 20})
+	set, err := probe.Load(probe.DefaultConfig())
 	if err != nil {
 		return err
 	}

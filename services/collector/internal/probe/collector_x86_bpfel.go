@@ -13,48 +13,202 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type collectorArea struct {
+	_      structs.HostLayout
+	Busy   uint64
+	PathAt uint64
+	Copied uint64
+	Path   [4352]int8
+	Record [20968]uint8
+}
+
+type collectorBucket struct {
+	_        structs.HostLayout
+	UrgentNs uint64
+	BulkNs   uint64
+}
+
+type collectorExecArea struct {
+	_          structs.HostLayout
+	Busy       uint64
+	ArgvCopied uint64
+	Record     [45240]uint8
+}
+
+type collectorIdentity struct {
+	_      structs.HostLayout
+	Epoch  [16]uint8
+	Digest [32]uint8
+}
+
+type collectorPeerKey struct {
+	_    structs.HostLayout
+	Sk   uint64
+	Ip   [16]uint8
+	Port uint16
+	Pad  [6]uint8
+}
+
+type collectorProgress struct {
+	_            structs.HostLayout
+	Acknowledged uint64
+	Freed        uint64
+}
+
 type collectorRecordKind uint32
 
 const (
-	collectorRecordKindRECORD_EXEC      collectorRecordKind = 1
-	collectorRecordKindRECORD_FORK      collectorRecordKind = 2
-	collectorRecordKindRECORD_EXIT      collectorRecordKind = 3
-	collectorRecordKindRECORD_FILE_OPEN collectorRecordKind = 4
-	collectorRecordKindRECORD_CONNECT   collectorRecordKind = 5
-	collectorRecordKindRECORD_ACCEPT    collectorRecordKind = 6
-	collectorRecordKindRECORD_EXISTING  collectorRecordKind = 7
-	collectorRecordKindRECORD_KINDS     collectorRecordKind = 8
+	collectorRecordKindRECORD_EXEC             collectorRecordKind = 1
+	collectorRecordKindRECORD_FORK             collectorRecordKind = 2
+	collectorRecordKindRECORD_EXIT             collectorRecordKind = 3
+	collectorRecordKindRECORD_FILE_OPEN        collectorRecordKind = 4
+	collectorRecordKindRECORD_CONNECT          collectorRecordKind = 5
+	collectorRecordKindRECORD_ACCEPT           collectorRecordKind = 6
+	collectorRecordKindRECORD_EXISTING         collectorRecordKind = 7
+	collectorRecordKindRECORD_EXEC_FAILED      collectorRecordKind = 8
+	collectorRecordKindRECORD_SIGNAL           collectorRecordKind = 9
+	collectorRecordKindRECORD_RENAME           collectorRecordKind = 10
+	collectorRecordKindRECORD_UNLINK           collectorRecordKind = 11
+	collectorRecordKindRECORD_RMDIR            collectorRecordKind = 12
+	collectorRecordKindRECORD_LINK             collectorRecordKind = 13
+	collectorRecordKindRECORD_SYMLINK          collectorRecordKind = 14
+	collectorRecordKindRECORD_MKDIR            collectorRecordKind = 15
+	collectorRecordKindRECORD_MKNOD            collectorRecordKind = 16
+	collectorRecordKindRECORD_CHMOD            collectorRecordKind = 17
+	collectorRecordKindRECORD_CHOWN            collectorRecordKind = 18
+	collectorRecordKindRECORD_TRUNCATE         collectorRecordKind = 19
+	collectorRecordKindRECORD_SETXATTR         collectorRecordKind = 20
+	collectorRecordKindRECORD_MOUNT            collectorRecordKind = 21
+	collectorRecordKindRECORD_UMOUNT           collectorRecordKind = 22
+	collectorRecordKindRECORD_PIVOT_ROOT       collectorRecordKind = 23
+	collectorRecordKindRECORD_CHROOT           collectorRecordKind = 24
+	collectorRecordKindRECORD_MMAP_EXEC        collectorRecordKind = 25
+	collectorRecordKindRECORD_MPROTECT_EXEC    collectorRecordKind = 26
+	collectorRecordKindRECORD_MEMFD            collectorRecordKind = 27
+	collectorRecordKindRECORD_SOCKET           collectorRecordKind = 28
+	collectorRecordKindRECORD_BIND             collectorRecordKind = 29
+	collectorRecordKindRECORD_LISTEN           collectorRecordKind = 30
+	collectorRecordKindRECORD_SEND             collectorRecordKind = 31
+	collectorRecordKindRECORD_CONNECT_UNIX     collectorRecordKind = 32
+	collectorRecordKindRECORD_DNS_QUESTION     collectorRecordKind = 33
+	collectorRecordKindRECORD_DNS_ANSWER       collectorRecordKind = 34
+	collectorRecordKindRECORD_SETUID           collectorRecordKind = 35
+	collectorRecordKindRECORD_SETGID           collectorRecordKind = 36
+	collectorRecordKindRECORD_SETGROUPS        collectorRecordKind = 37
+	collectorRecordKindRECORD_CAPSET           collectorRecordKind = 38
+	collectorRecordKindRECORD_PTRACE           collectorRecordKind = 39
+	collectorRecordKindRECORD_PROCESS_VM_READ  collectorRecordKind = 40
+	collectorRecordKindRECORD_PROCESS_VM_WRITE collectorRecordKind = 41
+	collectorRecordKindRECORD_SETNS            collectorRecordKind = 42
+	collectorRecordKindRECORD_UNSHARE          collectorRecordKind = 43
+	collectorRecordKindRECORD_MODULE_LOAD      collectorRecordKind = 44
+	collectorRecordKindRECORD_MODULE_UNLOAD    collectorRecordKind = 45
+	collectorRecordKindRECORD_BPF              collectorRecordKind = 46
+	collectorRecordKindRECORD_KEYCTL           collectorRecordKind = 47
+	collectorRecordKindRECORD_USERFAULTFD      collectorRecordKind = 48
+	collectorRecordKindRECORD_PERF_EVENT_OPEN  collectorRecordKind = 49
+	collectorRecordKindRECORD_IO_URING_SETUP   collectorRecordKind = 50
+	collectorRecordKindRECORD_IO_URING         collectorRecordKind = 51
+	collectorRecordKindRECORD_KINDS            collectorRecordKind = 52
 )
 
-type collectorScratch struct {
-	_          structs.HostLayout
-	Path       [4352]int8
-	PathAt     uint64
-	ArgvCopied uint64
-	Record     [45216]uint8
+type collectorSettings struct {
+	_             structs.HostLayout
+	Owner         uint64
+	Wanted        uint64
+	UrgentCostNs  uint64
+	UrgentBurstNs uint64
+	BulkCostNs    uint64
+	BulkBurstNs   uint64
+}
+
+type collectorShortfall struct {
+	_       structs.HostLayout
+	Lost    uint64
+	Dropped uint64
+}
+
+type collectorShortfallKey struct {
+	_        structs.HostLayout
+	CgroupId uint64
+	Kind     uint32
+	Cpu      uint32
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	collectorMapEvents               = "events"
-	collectorMapIteratorScratch      = "iterator_scratch"
-	collectorMapLost                 = "lost"
-	collectorMapScratches            = "scratches"
-	collectorProgOnSchedProcessExec  = "on_sched_process_exec"
-	collectorProgOnSchedProcessExit  = "on_sched_process_exit"
-	collectorProgOnSchedProcessFork  = "on_sched_process_fork"
-	collectorProgOnSysExit           = "on_sys_exit"
-	collectorProgOnTask              = "on_task"
-	collectorVarAnchorExecRecord     = "anchor_exec_record"
-	collectorVarAnchorExitRecord     = "anchor_exit_record"
-	collectorVarAnchorFileOpenRecord = "anchor_file_open_record"
-	collectorVarAnchorForkRecord     = "anchor_fork_record"
-	collectorVarAnchorRecordKind     = "anchor_record_kind"
-	collectorVarAnchorSocketRecord   = "anchor_socket_record"
-	collectorVarCgroupByMemoryV1     = "cgroup_by_memory_v1"
-	collectorVarExitTellsGroupDead   = "exit_tells_group_dead"
+	collectorMapAreas                 = "areas"
+	collectorMapBuckets               = "buckets"
+	collectorMapBulk                  = "bulk"
+	collectorMapExecAreas             = "exec_areas"
+	collectorMapIdentity              = "identity"
+	collectorMapPeers                 = "peers"
+	collectorMapProgress              = "progress"
+	collectorMapSettings              = "settings"
+	collectorMapShortfalls            = "shortfalls"
+	collectorMapShortfallsOther       = "shortfalls_other"
+	collectorMapTold                  = "told"
+	collectorMapUrgent                = "urgent"
+	collectorProgOnCallExec           = "on_call_exec"
+	collectorProgOnCallMemfd          = "on_call_memfd"
+	collectorProgOnCallModule         = "on_call_module"
+	collectorProgOnCallPrivilege      = "on_call_privilege"
+	collectorProgOnCallSetxattr       = "on_call_setxattr"
+	collectorProgOnFileMprotect       = "on_file_mprotect"
+	collectorProgOnFileOpen           = "on_file_open"
+	collectorProgOnFileTruncate       = "on_file_truncate"
+	collectorProgOnIoUringOpcode      = "on_io_uring_opcode"
+	collectorProgOnIoUringRequest     = "on_io_uring_request"
+	collectorProgOnMmapFile           = "on_mmap_file"
+	collectorProgOnMoveMount          = "on_move_mount"
+	collectorProgOnPathChmod          = "on_path_chmod"
+	collectorProgOnPathChown          = "on_path_chown"
+	collectorProgOnPathChroot         = "on_path_chroot"
+	collectorProgOnPathLink           = "on_path_link"
+	collectorProgOnPathMkdir          = "on_path_mkdir"
+	collectorProgOnPathMknod          = "on_path_mknod"
+	collectorProgOnPathRename         = "on_path_rename"
+	collectorProgOnPathRmdir          = "on_path_rmdir"
+	collectorProgOnPathSymlink        = "on_path_symlink"
+	collectorProgOnPathTruncate       = "on_path_truncate"
+	collectorProgOnPathUnlink         = "on_path_unlink"
+	collectorProgOnSbMount            = "on_sb_mount"
+	collectorProgOnSbPivotroot        = "on_sb_pivotroot"
+	collectorProgOnSbUmount           = "on_sb_umount"
+	collectorProgOnSchedProcessExec   = "on_sched_process_exec"
+	collectorProgOnSchedProcessExit   = "on_sched_process_exit"
+	collectorProgOnSchedProcessFork   = "on_sched_process_fork"
+	collectorProgOnSignalGenerate     = "on_signal_generate"
+	collectorProgOnSockGraft          = "on_sock_graft"
+	collectorProgOnSocketBind         = "on_socket_bind"
+	collectorProgOnSocketConnect      = "on_socket_connect"
+	collectorProgOnSocketCreate       = "on_socket_create"
+	collectorProgOnSocketListen       = "on_socket_listen"
+	collectorProgOnSocketSendmsg      = "on_socket_sendmsg"
+	collectorProgOnSysExit            = "on_sys_exit"
+	collectorProgOnTask               = "on_task"
+	collectorProgOnTaskFixSetgid      = "on_task_fix_setgid"
+	collectorProgOnTaskFixSetuid      = "on_task_fix_setuid"
+	collectorProgOnTrial              = "on_trial"
+	collectorVarAnchorChangeRecord    = "anchor_change_record"
+	collectorVarAnchorDnsRecord       = "anchor_dns_record"
+	collectorVarAnchorExecRecord      = "anchor_exec_record"
+	collectorVarAnchorExitRecord      = "anchor_exit_record"
+	collectorVarAnchorFileOpenRecord  = "anchor_file_open_record"
+	collectorVarAnchorForkRecord      = "anchor_fork_record"
+	collectorVarAnchorMemoryRecord    = "anchor_memory_record"
+	collectorVarAnchorPrivilegeRecord = "anchor_privilege_record"
+	collectorVarAnchorRecordKind      = "anchor_record_kind"
+	collectorVarAnchorSignalRecord    = "anchor_signal_record"
+	collectorVarAnchorSocketRecord    = "anchor_socket_record"
+	collectorVarCgroupByMemoryV1      = "cgroup_by_memory_v1"
+	collectorVarExitTellsGroupDead    = "exit_tells_group_dead"
+	collectorVarGeneration            = "generation"
+	collectorVarIteratorArea          = "iterator_area"
+	collectorVarIteratorExecArea      = "iterator_exec_area"
+	collectorVarTrialFired            = "trial_fired"
 )
 
 // loadCollector returns the embedded CollectionSpec for collector.
@@ -99,35 +253,88 @@ type collectorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type collectorProgramSpecs struct {
+	OnCallExec         *ebpf.ProgramSpec `ebpf:"on_call_exec"`
+	OnCallMemfd        *ebpf.ProgramSpec `ebpf:"on_call_memfd"`
+	OnCallModule       *ebpf.ProgramSpec `ebpf:"on_call_module"`
+	OnCallPrivilege    *ebpf.ProgramSpec `ebpf:"on_call_privilege"`
+	OnCallSetxattr     *ebpf.ProgramSpec `ebpf:"on_call_setxattr"`
+	OnFileMprotect     *ebpf.ProgramSpec `ebpf:"on_file_mprotect"`
+	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
+	OnFileTruncate     *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
+	OnIoUringOpcode    *ebpf.ProgramSpec `ebpf:"on_io_uring_opcode"`
+	OnIoUringRequest   *ebpf.ProgramSpec `ebpf:"on_io_uring_request"`
+	OnMmapFile         *ebpf.ProgramSpec `ebpf:"on_mmap_file"`
+	OnMoveMount        *ebpf.ProgramSpec `ebpf:"on_move_mount"`
+	OnPathChmod        *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
+	OnPathChown        *ebpf.ProgramSpec `ebpf:"on_path_chown"`
+	OnPathChroot       *ebpf.ProgramSpec `ebpf:"on_path_chroot"`
+	OnPathLink         *ebpf.ProgramSpec `ebpf:"on_path_link"`
+	OnPathMkdir        *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
+	OnPathMknod        *ebpf.ProgramSpec `ebpf:"on_path_mknod"`
+	OnPathRename       *ebpf.ProgramSpec `ebpf:"on_path_rename"`
+	OnPathRmdir        *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
+	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
+	OnPathTruncate     *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
+	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
+	OnSbMount          *ebpf.ProgramSpec `ebpf:"on_sb_mount"`
+	OnSbPivotroot      *ebpf.ProgramSpec `ebpf:"on_sb_pivotroot"`
+	OnSbUmount         *ebpf.ProgramSpec `ebpf:"on_sb_umount"`
 	OnSchedProcessExec *ebpf.ProgramSpec `ebpf:"on_sched_process_exec"`
 	OnSchedProcessExit *ebpf.ProgramSpec `ebpf:"on_sched_process_exit"`
 	OnSchedProcessFork *ebpf.ProgramSpec `ebpf:"on_sched_process_fork"`
+	OnSignalGenerate   *ebpf.ProgramSpec `ebpf:"on_signal_generate"`
+	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
+	OnSocketBind       *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
+	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
+	OnSocketCreate     *ebpf.ProgramSpec `ebpf:"on_socket_create"`
+	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
+	OnSocketSendmsg    *ebpf.ProgramSpec `ebpf:"on_socket_sendmsg"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnTask             *ebpf.ProgramSpec `ebpf:"on_task"`
+	OnTaskFixSetgid    *ebpf.ProgramSpec `ebpf:"on_task_fix_setgid"`
+	OnTaskFixSetuid    *ebpf.ProgramSpec `ebpf:"on_task_fix_setuid"`
+	OnTrial            *ebpf.ProgramSpec `ebpf:"on_trial"`
 }
 
 // collectorMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type collectorMapSpecs struct {
-	Events          *ebpf.MapSpec `ebpf:"events"`
-	IteratorScratch *ebpf.MapSpec `ebpf:"iterator_scratch"`
-	Lost            *ebpf.MapSpec `ebpf:"lost"`
-	Scratches       *ebpf.MapSpec `ebpf:"scratches"`
+	Areas           *ebpf.MapSpec `ebpf:"areas"`
+	Buckets         *ebpf.MapSpec `ebpf:"buckets"`
+	Bulk            *ebpf.MapSpec `ebpf:"bulk"`
+	ExecAreas       *ebpf.MapSpec `ebpf:"exec_areas"`
+	Identity        *ebpf.MapSpec `ebpf:"identity"`
+	Peers           *ebpf.MapSpec `ebpf:"peers"`
+	Progress        *ebpf.MapSpec `ebpf:"progress"`
+	Settings        *ebpf.MapSpec `ebpf:"settings"`
+	Shortfalls      *ebpf.MapSpec `ebpf:"shortfalls"`
+	ShortfallsOther *ebpf.MapSpec `ebpf:"shortfalls_other"`
+	Told            *ebpf.MapSpec `ebpf:"told"`
+	Urgent          *ebpf.MapSpec `ebpf:"urgent"`
 }
 
 // collectorVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type collectorVariableSpecs struct {
-	AnchorExecRecord     *ebpf.VariableSpec `ebpf:"anchor_exec_record"`
-	AnchorExitRecord     *ebpf.VariableSpec `ebpf:"anchor_exit_record"`
-	AnchorFileOpenRecord *ebpf.VariableSpec `ebpf:"anchor_file_open_record"`
-	AnchorForkRecord     *ebpf.VariableSpec `ebpf:"anchor_fork_record"`
-	AnchorRecordKind     *ebpf.VariableSpec `ebpf:"anchor_record_kind"`
-	AnchorSocketRecord   *ebpf.VariableSpec `ebpf:"anchor_socket_record"`
-	CgroupByMemoryV1     *ebpf.VariableSpec `ebpf:"cgroup_by_memory_v1"`
-	ExitTellsGroupDead   *ebpf.VariableSpec `ebpf:"exit_tells_group_dead"`
+	AnchorChangeRecord    *ebpf.VariableSpec `ebpf:"anchor_change_record"`
+	AnchorDnsRecord       *ebpf.VariableSpec `ebpf:"anchor_dns_record"`
+	AnchorExecRecord      *ebpf.VariableSpec `ebpf:"anchor_exec_record"`
+	AnchorExitRecord      *ebpf.VariableSpec `ebpf:"anchor_exit_record"`
+	AnchorFileOpenRecord  *ebpf.VariableSpec `ebpf:"anchor_file_open_record"`
+	AnchorForkRecord      *ebpf.VariableSpec `ebpf:"anchor_fork_record"`
+	AnchorMemoryRecord    *ebpf.VariableSpec `ebpf:"anchor_memory_record"`
+	AnchorPrivilegeRecord *ebpf.VariableSpec `ebpf:"anchor_privilege_record"`
+	AnchorRecordKind      *ebpf.VariableSpec `ebpf:"anchor_record_kind"`
+	AnchorSignalRecord    *ebpf.VariableSpec `ebpf:"anchor_signal_record"`
+	AnchorSocketRecord    *ebpf.VariableSpec `ebpf:"anchor_socket_record"`
+	CgroupByMemoryV1      *ebpf.VariableSpec `ebpf:"cgroup_by_memory_v1"`
+	ExitTellsGroupDead    *ebpf.VariableSpec `ebpf:"exit_tells_group_dead"`
+	Generation            *ebpf.VariableSpec `ebpf:"generation"`
+	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
+	IteratorExecArea      *ebpf.VariableSpec `ebpf:"iterator_exec_area"`
+	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
 }
 
 // collectorObjects contains all objects after they have been loaded into the kernel.
@@ -150,18 +357,34 @@ func (o *collectorObjects) Close() error {
 //
 // It can be passed to loadCollectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type collectorMaps struct {
-	Events          *ebpf.Map `ebpf:"events"`
-	IteratorScratch *ebpf.Map `ebpf:"iterator_scratch"`
-	Lost            *ebpf.Map `ebpf:"lost"`
-	Scratches       *ebpf.Map `ebpf:"scratches"`
+	Areas           *ebpf.Map `ebpf:"areas"`
+	Buckets         *ebpf.Map `ebpf:"buckets"`
+	Bulk            *ebpf.Map `ebpf:"bulk"`
+	ExecAreas       *ebpf.Map `ebpf:"exec_areas"`
+	Identity        *ebpf.Map `ebpf:"identity"`
+	Peers           *ebpf.Map `ebpf:"peers"`
+	Progress        *ebpf.Map `ebpf:"progress"`
+	Settings        *ebpf.Map `ebpf:"settings"`
+	Shortfalls      *ebpf.Map `ebpf:"shortfalls"`
+	ShortfallsOther *ebpf.Map `ebpf:"shortfalls_other"`
+	Told            *ebpf.Map `ebpf:"told"`
+	Urgent          *ebpf.Map `ebpf:"urgent"`
 }
 
 func (m *collectorMaps) Close() error {
 	return _CollectorClose(
-		m.Events,
-		m.IteratorScratch,
-		m.Lost,
-		m.Scratches,
+		m.Areas,
+		m.Buckets,
+		m.Bulk,
+		m.ExecAreas,
+		m.Identity,
+		m.Peers,
+		m.Progress,
+		m.Settings,
+		m.Shortfalls,
+		m.ShortfallsOther,
+		m.Told,
+		m.Urgent,
 	)
 }
 
@@ -169,34 +392,115 @@ func (m *collectorMaps) Close() error {
 //
 // It can be passed to loadCollectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type collectorVariables struct {
-	AnchorExecRecord     *ebpf.Variable `ebpf:"anchor_exec_record"`
-	AnchorExitRecord     *ebpf.Variable `ebpf:"anchor_exit_record"`
-	AnchorFileOpenRecord *ebpf.Variable `ebpf:"anchor_file_open_record"`
-	AnchorForkRecord     *ebpf.Variable `ebpf:"anchor_fork_record"`
-	AnchorRecordKind     *ebpf.Variable `ebpf:"anchor_record_kind"`
-	AnchorSocketRecord   *ebpf.Variable `ebpf:"anchor_socket_record"`
-	CgroupByMemoryV1     *ebpf.Variable `ebpf:"cgroup_by_memory_v1"`
-	ExitTellsGroupDead   *ebpf.Variable `ebpf:"exit_tells_group_dead"`
+	AnchorChangeRecord    *ebpf.Variable `ebpf:"anchor_change_record"`
+	AnchorDnsRecord       *ebpf.Variable `ebpf:"anchor_dns_record"`
+	AnchorExecRecord      *ebpf.Variable `ebpf:"anchor_exec_record"`
+	AnchorExitRecord      *ebpf.Variable `ebpf:"anchor_exit_record"`
+	AnchorFileOpenRecord  *ebpf.Variable `ebpf:"anchor_file_open_record"`
+	AnchorForkRecord      *ebpf.Variable `ebpf:"anchor_fork_record"`
+	AnchorMemoryRecord    *ebpf.Variable `ebpf:"anchor_memory_record"`
+	AnchorPrivilegeRecord *ebpf.Variable `ebpf:"anchor_privilege_record"`
+	AnchorRecordKind      *ebpf.Variable `ebpf:"anchor_record_kind"`
+	AnchorSignalRecord    *ebpf.Variable `ebpf:"anchor_signal_record"`
+	AnchorSocketRecord    *ebpf.Variable `ebpf:"anchor_socket_record"`
+	CgroupByMemoryV1      *ebpf.Variable `ebpf:"cgroup_by_memory_v1"`
+	ExitTellsGroupDead    *ebpf.Variable `ebpf:"exit_tells_group_dead"`
+	Generation            *ebpf.Variable `ebpf:"generation"`
+	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
+	IteratorExecArea      *ebpf.Variable `ebpf:"iterator_exec_area"`
+	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`
 }
 
 // collectorPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadCollectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type collectorPrograms struct {
+	OnCallExec         *ebpf.Program `ebpf:"on_call_exec"`
+	OnCallMemfd        *ebpf.Program `ebpf:"on_call_memfd"`
+	OnCallModule       *ebpf.Program `ebpf:"on_call_module"`
+	OnCallPrivilege    *ebpf.Program `ebpf:"on_call_privilege"`
+	OnCallSetxattr     *ebpf.Program `ebpf:"on_call_setxattr"`
+	OnFileMprotect     *ebpf.Program `ebpf:"on_file_mprotect"`
+	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
+	OnFileTruncate     *ebpf.Program `ebpf:"on_file_truncate"`
+	OnIoUringOpcode    *ebpf.Program `ebpf:"on_io_uring_opcode"`
+	OnIoUringRequest   *ebpf.Program `ebpf:"on_io_uring_request"`
+	OnMmapFile         *ebpf.Program `ebpf:"on_mmap_file"`
+	OnMoveMount        *ebpf.Program `ebpf:"on_move_mount"`
+	OnPathChmod        *ebpf.Program `ebpf:"on_path_chmod"`
+	OnPathChown        *ebpf.Program `ebpf:"on_path_chown"`
+	OnPathChroot       *ebpf.Program `ebpf:"on_path_chroot"`
+	OnPathLink         *ebpf.Program `ebpf:"on_path_link"`
+	OnPathMkdir        *ebpf.Program `ebpf:"on_path_mkdir"`
+	OnPathMknod        *ebpf.Program `ebpf:"on_path_mknod"`
+	OnPathRename       *ebpf.Program `ebpf:"on_path_rename"`
+	OnPathRmdir        *ebpf.Program `ebpf:"on_path_rmdir"`
+	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
+	OnPathTruncate     *ebpf.Program `ebpf:"on_path_truncate"`
+	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
+	OnSbMount          *ebpf.Program `ebpf:"on_sb_mount"`
+	OnSbPivotroot      *ebpf.Program `ebpf:"on_sb_pivotroot"`
+	OnSbUmount         *ebpf.Program `ebpf:"on_sb_umount"`
 	OnSchedProcessExec *ebpf.Program `ebpf:"on_sched_process_exec"`
 	OnSchedProcessExit *ebpf.Program `ebpf:"on_sched_process_exit"`
 	OnSchedProcessFork *ebpf.Program `ebpf:"on_sched_process_fork"`
+	OnSignalGenerate   *ebpf.Program `ebpf:"on_signal_generate"`
+	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
+	OnSocketBind       *ebpf.Program `ebpf:"on_socket_bind"`
+	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
+	OnSocketCreate     *ebpf.Program `ebpf:"on_socket_create"`
+	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
+	OnSocketSendmsg    *ebpf.Program `ebpf:"on_socket_sendmsg"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
 	OnTask             *ebpf.Program `ebpf:"on_task"`
+	OnTaskFixSetgid    *ebpf.Program `ebpf:"on_task_fix_setgid"`
+	OnTaskFixSetuid    *ebpf.Program `ebpf:"on_task_fix_setuid"`
+	OnTrial            *ebpf.Program `ebpf:"on_trial"`
 }
 
 func (p *collectorPrograms) Close() error {
 	return _CollectorClose(
+		p.OnCallExec,
+		p.OnCallMemfd,
+		p.OnCallModule,
+		p.OnCallPrivilege,
+		p.OnCallSetxattr,
+		p.OnFileMprotect,
+		p.OnFileOpen,
+		p.OnFileTruncate,
+		p.OnIoUringOpcode,
+		p.OnIoUringRequest,
+		p.OnMmapFile,
+		p.OnMoveMount,
+		p.OnPathChmod,
+		p.OnPathChown,
+		p.OnPathChroot,
+		p.OnPathLink,
+		p.OnPathMkdir,
+		p.OnPathMknod,
+		p.OnPathRename,
+		p.OnPathRmdir,
+		p.OnPathSymlink,
+		p.OnPathTruncate,
+		p.OnPathUnlink,
+		p.OnSbMount,
+		p.OnSbPivotroot,
+		p.OnSbUmount,
 		p.OnSchedProcessExec,
 		p.OnSchedProcessExit,
 		p.OnSchedProcessFork,
+		p.OnSignalGenerate,
+		p.OnSockGraft,
+		p.OnSocketBind,
+		p.OnSocketConnect,
+		p.OnSocketCreate,
+		p.OnSocketListen,
+		p.OnSocketSendmsg,
 		p.OnSysExit,
 		p.OnTask,
+		p.OnTaskFixSetgid,
+		p.OnTaskFixSetuid,
+		p.OnTrial,
 	)
 }
 

@@ -1,26 +1,130 @@
 package probe
 
+import "slices"
+
+// Place says what kind of place in the kernel a hook is, and so how its program gets there.
+type Place int
+
+// The places.
+const (
+	// Tracepoint is a typed tracepoint.
+	Tracepoint Place = iota
+	// Decision is one of the kernel's security decisions: an LSM hook, or in the tier modify-return security_NAME.
+	Decision
+	// Announcement is an LSM hook without a result, so in the tier modify-return there is nothing to modify.
+	Announcement
+	// Call is the end of system calls: the functions of Calls, in every ABI the kernel has them in.
+	Call
+	// Iterator is run by user space.
+	Iterator
+	// Cgroup is the edge of the root cgroup, for packets.
+	Cgroup
+)
+
 // Hook is a place in the kernel and the program that goes there.
 type Hook struct {
-	// Name of the typed tracepoint, or of the iterator.
+	// Name of the tracepoint, LSM hook or iterator, or of a group of calls.
 	Name string
+	// Family is what it is about, for people: process, file, memory, network, dns, privilege.
+	Family string
+	Place  Place
 	// Program is the C function.
 	Program string
+	// Calls are the system calls of a Call, without prefix.
+	Calls []string
+	// Since is the first kernel that has the place; empty for all that we support.
+	Since string
 	// Required hooks fail the start if the kernel refuses them; without the others something is degraded.
 	Required bool
 	// Without says what is missing without the hook, for people.
 	Without string
 }
 
-// hooks of the tracepoint tier, in the order in which they are attached: exits before execs and forks, so that no
-// process is seen to start whose end goes unseen.
-var hooks = []Hook{
-	{Name: "sched_process_exit", Program: "on_sched_process_exit", Required: true},
-	{Name: "sched_process_fork", Program: "on_sched_process_fork", Required: true},
-	{Name: "sched_process_exec", Program: "on_sched_process_exec", Required: true},
-	{Name: "sys_exit", Program: "on_sys_exit", Required: true},
-	{Name: iterator, Program: "on_task", Without: "processes that ran before the collector are unknown"},
+// iterator is the one hook that user space runs.
+const iterator = "iter/task"
+
+// lifecycle is in every tier, in the order in which it is attached: exits before execs and forks, so that no process is
+// seen to start whose end goes unseen.
+var lifecycle = []Hook{
+	{Name: "sched_process_exit", Family: "process", Program: "on_sched_process_exit", Required: true},
+	{Name: "sched_process_fork", Family: "process", Program: "on_sched_process_fork", Required: true},
+	{Name: "sched_process_exec", Family: "process", Program: "on_sched_process_exec", Required: true},
+	{Name: "signal_generate", Family: "process", Program: "on_signal_generate", Without: "signals are not seen"},
+	{Name: iterator, Family: "process", Place: Iterator, Program: "on_task", Without: "processes that ran before the collector are unknown"},
 }
 
-// iterator is the one hook that is not a tracepoint: user space runs it.
-const iterator = "iter/task"
+// packets is in every tier.
+var packets = []Hook{
+	{Name: "egress", Family: "dns", Place: Cgroup, Program: "on_egress", Without: "DNS questions are not seen"},
+	{Name: "ingress", Family: "dns", Place: Cgroup, Program: "on_ingress", Without: "DNS answers are not seen"},
+}
+
+// ends of system calls are all that the tracepoint tier has for files, memory, network and privilege.
+var ends = []Hook{
+	{Name: "sys_exit", Family: "file", Program: "on_sys_exit", Required: true},
+}
+
+// decisions are the kernel's own, for the tiers lsm and modify-return.
+var decisions = []Hook{
+	{Name: "file_open", Family: "file", Place: Decision, Program: "on_file_open", Required: true},
+	{Name: "path_rename", Family: "file", Place: Decision, Program: "on_path_rename", Without: "renames are not seen"},
+	{Name: "path_unlink", Family: "file", Place: Decision, Program: "on_path_unlink", Without: "removed files are not seen"},
+	{Name: "path_rmdir", Family: "file", Place: Decision, Program: "on_path_rmdir", Without: "removed directories are not seen"},
+	{Name: "path_link", Family: "file", Place: Decision, Program: "on_path_link", Without: "hard links are not seen"},
+	{Name: "path_symlink", Family: "file", Place: Decision, Program: "on_path_symlink", Without: "symbolic links are not seen"},
+	{Name: "path_mkdir", Family: "file", Place: Decision, Program: "on_path_mkdir", Without: "new directories are not seen"},
+	{Name: "path_mknod", Family: "file", Place: Decision, Program: "on_path_mknod", Without: "new device nodes are not seen"},
+	{Name: "path_chmod", Family: "file", Place: Decision, Program: "on_path_chmod", Without: "changes of mode are not seen"},
+	{Name: "path_chown", Family: "file", Place: Decision, Program: "on_path_chown", Without: "changes of owner are not seen"},
+	{Name: "path_truncate", Family: "file", Place: Decision, Program: "on_path_truncate", Without: "truncated files are not seen"},
+	{Name: "file_truncate", Family: "file", Place: Decision, Program: "on_file_truncate", Since: "6.2", Without: "files truncated by descriptor are not seen"},
+	{Name: "sb_mount", Family: "file", Place: Decision, Program: "on_sb_mount", Without: "mounts are not seen"},
+	{Name: "move_mount", Family: "file", Place: Decision, Program: "on_move_mount", Without: "mounts of the fsopen family are not seen"},
+	{Name: "sb_umount", Family: "file", Place: Decision, Program: "on_sb_umount", Without: "unmounts are not seen"},
+	{Name: "sb_pivotroot", Family: "file", Place: Decision, Program: "on_sb_pivotroot", Without: "pivot_root is not seen"},
+	{Name: "path_chroot", Family: "file", Place: Decision, Program: "on_path_chroot", Without: "chroot is not seen"},
+	{Name: "setxattr", Family: "file", Place: Call, Program: "on_call_setxattr", Calls: []string{"setxattr", "lsetxattr", "fsetxattr"},
+		Without: "extended attributes, and file capabilities among them, are not seen"},
+	{Name: "mmap_file", Family: "memory", Place: Decision, Program: "on_mmap_file", Without: "executable mappings are not seen"},
+	{Name: "file_mprotect", Family: "memory", Place: Decision, Program: "on_file_mprotect", Without: "memory made executable is not seen"},
+	{Name: "memfd", Family: "memory", Place: Call, Program: "on_call_memfd", Calls: []string{"memfd_create"}, Without: "memory files are not seen before something uses them"},
+	{Name: "socket_create", Family: "network", Place: Decision, Program: "on_socket_create", Without: "new sockets are not seen"},
+	{Name: "socket_bind", Family: "network", Place: Decision, Program: "on_socket_bind", Without: "bound sockets are not seen"},
+	{Name: "socket_listen", Family: "network", Place: Decision, Program: "on_socket_listen", Without: "listening sockets are not seen"},
+	{Name: "socket_connect", Family: "network", Place: Decision, Program: "on_socket_connect", Required: true},
+	{Name: "socket_sendmsg", Family: "network", Place: Decision, Program: "on_socket_sendmsg", Without: "datagrams to new peers are not seen"},
+	{Name: "sock_graft", Family: "network", Place: Announcement, Program: "on_sock_graft", Without: "accepted connections are not seen"},
+	{Name: "exec", Family: "process", Place: Call, Program: "on_call_exec", Calls: []string{"execve", "execveat"}, Without: "failed execs are not seen"},
+	{Name: "task_fix_setuid", Family: "privilege", Place: Decision, Program: "on_task_fix_setuid", Without: "changes of user id are not seen"},
+	{Name: "task_fix_setgid", Family: "privilege", Place: Decision, Program: "on_task_fix_setgid", Without: "changes of group id are not seen"},
+	{Name: "module", Family: "privilege", Place: Call, Program: "on_call_module", Calls: []string{"init_module", "finit_module", "delete_module"},
+		Without: "kernel modules are not seen"},
+	{Name: "privilege", Family: "privilege", Place: Call, Program: "on_call_privilege", Calls: privilegeCalls,
+		Without: "uses of privilege are not seen"},
+}
+
+var privilegeCalls = []string{
+	"add_key", "bpf", "capset", "io_uring_setup", "keyctl", "perf_event_open", "process_vm_readv", "process_vm_writev",
+	"ptrace", "request_key", "setgroups", "setgroups16", "setns", "unshare", "userfaultfd",
+}
+
+// The tracepoint of io_uring's operations has had two names and more than two lists of arguments.
+var (
+	ringRequest = Hook{Name: "io_uring_submit_req", Family: "privilege", Program: "on_io_uring_request", Without: ringUnseen}
+	ringEntry   = Hook{Name: "io_uring_submit_sqe", Family: "privilege", Program: "on_io_uring_request", Without: ringUnseen}
+	ringOpcode  = Hook{Name: "io_uring_submit_sqe", Family: "privilege", Program: "on_io_uring_opcode", Without: ringUnseen}
+)
+
+const ringUnseen = "operations of io_uring are not told as such"
+
+// hooksOf lists what a tier attaches on a kernel, in order.
+func hooksOf(tier Tier, k kernel) []Hook {
+	hooks := slices.Clone(lifecycle)
+	if tier == TierTracepoint {
+		hooks = append(hooks, ends...)
+	} else {
+		hooks = append(hooks, decisions...)
+	}
+	hooks = append(hooks, k.ringHook)
+	return append(hooks, packets...)
+}

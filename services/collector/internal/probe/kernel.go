@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
@@ -19,6 +20,11 @@ type kernel struct {
 	exitTellsGroupDead bool
 	// cgroupByMemory: no cgroup2 hierarchy, so containers differ only in their v1 cgroups.
 	cgroupByMemory bool
+	// legacy: before Linux 5.13, programs know no typed current task and no atomic exchange.
+	legacy bool
+	// ringHook is the tracepoint of io_uring's operations.
+	ringHook Hook
+	types    *btf.Spec
 }
 
 const (
@@ -42,7 +48,10 @@ func readKernel() (kernel, error) {
 	if err != nil {
 		return kernel{}, fmt.Errorf("read %s: %w", btfPath, err)
 	}
-	k.exitTellsGroupDead = tracepointArguments(types, "sched_process_exit") >= 2
+	k.types = types
+	k.exitTellsGroupDead = len(tracepointArguments(types, "sched_process_exit")) >= 2
+	k.ringHook = ringHookOf(types)
+	k.legacy = !hasHelper(types, "BPF_FUNC_for_each_map_elem") // of 5.13
 	cgroups, err := os.ReadFile(cgroupPath)
 	if err != nil {
 		return kernel{}, fmt.Errorf("read own cgroups: %w", err)
@@ -63,21 +72,51 @@ func checkBTF(path, release string) error {
 	return f.Close()
 }
 
-// tracepointArguments counts what a typed tracepoint passes, without the leading private pointer.
-func tracepointArguments(types *btf.Spec, name string) int {
+// tracepointArguments are what a typed tracepoint passes, without the leading private pointer.
+func tracepointArguments(types *btf.Spec, name string) []btf.FuncParam {
 	var def *btf.Typedef
 	if err := types.TypeByName("btf_trace_"+name, &def); err != nil {
-		return 0
+		return nil
 	}
 	pointer, ok := def.Type.(*btf.Pointer)
 	if !ok {
-		return 0
+		return nil
 	}
 	proto, ok := pointer.Target.(*btf.FuncProto)
-	if !ok {
-		return 0
+	if !ok || len(proto.Params) == 0 {
+		return nil
 	}
-	return len(proto.Params) - 1
+	return proto.Params[1:]
+}
+
+// ringHookOf chooses among the shapes that the tracepoint of io_uring's operations has had.
+func ringHookOf(types *btf.Spec) Hook {
+	if len(tracepointArguments(types, ringRequest.Name)) > 0 {
+		return ringRequest
+	}
+	arguments := tracepointArguments(types, ringEntry.Name)
+	if len(arguments) > 0 && isPointerTo(arguments[0].Type, "io_kiocb") {
+		return ringEntry
+	}
+	return ringOpcode
+}
+
+func isPointerTo(t btf.Type, name string) bool {
+	pointer, ok := t.(*btf.Pointer)
+	if !ok {
+		return false
+	}
+	target, ok := pointer.Target.(*btf.Struct)
+	return ok && target.Name == name
+}
+
+// hasHelper says whether the kernel knows a helper, by its name in enum bpf_func_id.
+func hasHelper(types *btf.Spec, name string) bool {
+	var helpers *btf.Enum
+	if err := types.TypeByName("bpf_func_id", &helpers); err != nil {
+		return false
+	}
+	return slices.ContainsFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == name })
 }
 
 // onlyV1 reads /proc/self/cgroup, which has a line 0:: once the cgroup2 hierarchy is in use on the host, whatever

@@ -1,10 +1,11 @@
 // Package probe loads the collector's BPF programs and attaches them. In: a configuration and the kernel's BTF. Out:
-// a ring of records, counters of lost ones, an iterator over processes, all of them file descriptors that stay valid
-// when the process drops its capabilities.
+// two rings of records, counters of those that are missing, an iterator over processes, all of them file descriptors that stay
+// valid when the process drops its capabilities. With a directory for pins, all of it outlives the process, and the
+// next one takes it over.
 //
 // # Privileges
 //
-// Load needs CAP_BPF and CAP_PERFMON, nothing after it does.
+// Load needs CAP_BPF and CAP_PERFMON, and CAP_NET_ADMIN for DNS; nothing after it does.
 package probe
 
 import (
@@ -13,20 +14,28 @@ import (
 	"io"
 	"math/bits"
 	"os"
+	"path/filepath"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-
-	"github.com/palisade-sec/palisade/services/collector/internal/record"
 )
-
-// Tier is what these programs need of the kernel.
-const Tier = "tracepoint"
 
 // Config of the probes.
 type Config struct {
-	// RingBytes is the size of the ring records wait in: a power of two, at least a page.
-	RingBytes uint32 `yaml:"ring_bytes"`
+	// UrgentBytes and BulkBytes are the sizes of the rings records wait in: powers of two, at least a page.
+	UrgentBytes uint32 `yaml:"urgent_bytes"`
+	BulkBytes   uint32 `yaml:"bulk_bytes"`
+	// Rates bound what one workload may send.
+	Rates Rates `yaml:"rates"`
+	// Tier is used instead of the best one that works, if it is not empty.
+	Tier Tier `yaml:"tier"`
+	// Pins is a directory in a BPF file system, the collector's own; if it is empty nothing outlives the collector.
+	Pins string `yaml:"pins"`
+}
+
+// DefaultConfig is for a node with some tens of containers.
+func DefaultConfig() Config {
+	return Config{UrgentBytes: 4 << 20, BulkBytes: 4 << 20, Rates: DefaultRates()}
 }
 
 // maxRingBytes is a quarter of what the kernel can address in one ring.
@@ -34,145 +43,74 @@ const maxRingBytes = 1 << 30
 
 // Validate reports every fault.
 func (c Config) Validate() error {
-	if page := uint32(os.Getpagesize()); c.RingBytes < page || c.RingBytes > maxRingBytes || bits.OnesCount32(c.RingBytes) != 1 { //nolint:gosec // a page is small
-		return fmt.Errorf("probes.ring_bytes: %d is not a power of two from %d to %d", c.RingBytes, page, maxRingBytes)
+	var errs []error
+	page := uint32(os.Getpagesize()) //nolint:gosec // a page is small
+	for key, bytes := range map[string]uint32{"probes.urgent_bytes": c.UrgentBytes, "probes.bulk_bytes": c.BulkBytes} {
+		if bytes < page || bytes > maxRingBytes || bits.OnesCount32(bytes) != 1 {
+			errs = append(errs, fmt.Errorf("%s: %d is not a power of two from %d to %d", key, bytes, page, maxRingBytes))
+		}
 	}
-	return nil
+	switch c.Tier {
+	case "", TierLSM, TierModifyReturn, TierTracepoint:
+	default:
+		errs = append(errs, fmt.Errorf("probes.tier: %q is not one of %s, %s, %s", c.Tier, TierLSM, TierModifyReturn, TierTracepoint))
+	}
+	if c.Pins != "" && !filepath.IsAbs(c.Pins) {
+		errs = append(errs, fmt.Errorf("probes.pins: %q is not an absolute path", c.Pins))
+	}
+	return errors.Join(append(errs, c.Rates.validate())...)
 }
 
-// Set is the loaded and attached programs. Close detaches them.
+// Set is the loaded and attached programs. Close detaches them, unless they are pinned.
 type Set struct {
-	config   Config
-	maps     collectorMaps
-	programs map[string]*ebpf.Program // by hook
-	links    []io.Closer
-	tasks    *link.Iter // nil if the kernel has no task iterator
-	attached []string
-	missing  []Hook
+	tier       Tier
+	kernel     kernel
+	rates      Rates
+	generation uint64 // of the programs, random
+	resumed    bool
+	pins       pins
+	maps       collectorMaps
+	held       []held
+	tasks      *link.Iter // nil if the kernel has no task iterator
+	walker     *ebpf.Program
+	missing    []Missing
 }
 
-// Load loads and attaches everything. If a required hook is refused, nothing stays behind.
-func Load(cfg Config) (*Set, error) {
-	kernel, err := readKernel()
-	if err != nil {
-		return nil, err
-	}
-	spec, err := prepare(cfg, kernel)
-	if err != nil {
-		return nil, err
-	}
-	set := &Set{config: cfg, programs: make(map[string]*ebpf.Program)}
-	if err := set.load(spec, kernel); err != nil {
-		return nil, errors.Join(err, set.Close())
-	}
-	for _, hook := range hooks {
-		if err := set.attach(hook); err != nil {
-			return nil, errors.Join(explain(hook.Name, kernel.release, err), set.Close())
-		}
-	}
-	return set, nil
+// Missing is an optional hook that is not in place.
+type Missing struct {
+	Hook
+	// Reason is the kernel's.
+	Reason string
 }
 
-// prepare fills in what only this machine knows: sizes and load-time switches.
-func prepare(cfg Config, kernel kernel) (*ebpf.CollectionSpec, error) {
-	spec, err := loadCollector()
-	if err != nil {
-		return nil, fmt.Errorf("read built-in programs: %w", err)
-	}
-	cpus, err := ebpf.PossibleCPU()
-	if err != nil {
-		return nil, fmt.Errorf("count processors: %w", err)
-	}
-	spec.Maps["events"].MaxEntries = cfg.RingBytes
-	spec.Maps["scratches"].MaxEntries = uint32(cpus) //nolint:gosec // a count of processors is small and positive
-	for name, on := range map[string]bool{
-		"cgroup_by_memory_v1":   kernel.cgroupByMemory,
-		"exit_tells_group_dead": kernel.exitTellsGroupDead,
-	} {
-		var value uint8
-		if on {
-			value = 1
-		}
-		if err := spec.Variables[name].Set(value); err != nil {
-			return nil, fmt.Errorf("set %s: %w", name, err)
+// Tier is what this kernel allows.
+func (s *Set) Tier() Tier { return s.tier }
+
+// Resumed says that the programs ran before this process did, and have gone on without a collector.
+func (s *Set) Resumed() bool { return s.resumed }
+
+// Urgent is the ring of what matters most. It belongs to the set, as Bulk does.
+func (s *Set) Urgent() *ebpf.Map { return s.maps.Urgent }
+
+// Bulk is the ring of what floods.
+func (s *Set) Bulk() *ebpf.Map { return s.maps.Bulk }
+
+// Attached are the hooks that are in place, in the order in which they were attached.
+func (s *Set) Attached() []Hook {
+	var hooks []Hook
+	for _, h := range s.held {
+		if len(hooks) == 0 || hooks[len(hooks)-1].Program != h.hook.Program {
+			hooks = append(hooks, h.hook)
 		}
 	}
-	return spec, nil
+	return hooks
 }
 
-// load loads the maps and programs, leaving out optional programs that the kernel refuses.
-func (s *Set) load(spec *ebpf.CollectionSpec, kernel kernel) error {
-	for {
-		collection, err := ebpf.NewCollection(spec)
-		if err == nil {
-			defer collection.Close() // what is not taken out of it
-			if err := collection.Assign(&s.maps); err != nil {
-				return fmt.Errorf("assign maps: %w", err)
-			}
-			for _, hook := range hooks {
-				if _, ok := spec.Programs[hook.Program]; ok {
-					s.programs[hook.Name] = collection.DetachProgram(hook.Program)
-				}
-			}
-			return nil
-		}
-		hook, ok := refused(err)
-		if !ok || hook.Required {
-			return explain(hook.Name, kernel.release, err)
-		}
-		s.missing = append(s.missing, hook)
-		delete(spec.Programs, hook.Program)
-	}
-}
+// Missing are the optional hooks that are not, with the kernel's reasons.
+func (s *Set) Missing() []Missing { return s.missing }
 
-func (s *Set) attach(hook Hook) error {
-	program, ok := s.programs[hook.Name]
-	if !ok {
-		return nil
-	}
-	if hook.Name == iterator {
-		tasks, err := link.AttachIter(link.IterOptions{Program: program})
-		if err != nil {
-			return err
-		}
-		s.tasks = tasks
-		s.links = append(s.links, tasks)
-	} else {
-		l, err := link.AttachTracing(link.TracingOptions{Program: program})
-		if err != nil {
-			return err
-		}
-		s.links = append(s.links, l)
-	}
-	s.attached = append(s.attached, hook.Name)
-	return nil
-}
-
-// Events is the ring. It belongs to the set.
-func (s *Set) Events() *ebpf.Map { return s.maps.Events }
-
-// Attached names the hooks that are in place; Missing are those the kernel refused.
-func (s *Set) Attached() []string { return s.attached }
-
-// Missing are the optional hooks that the kernel refused.
-func (s *Set) Missing() []Hook { return s.missing }
-
-// RingBytes is the ring's size.
-func (s *Set) RingBytes() uint32 { return s.config.RingBytes }
-
-// Lost counts the records that did not fit the ring since Load, by kind.
-func (s *Set) Lost() ([record.Kinds]uint64, error) {
-	var sums [record.Kinds]uint64
-	var perCPU []uint64
-	for kind := range sums {
-		if err := s.maps.Lost.Lookup(uint32(kind), &perCPU); err != nil { //nolint:gosec // below record.Kinds
-			return sums, fmt.Errorf("read lost counter %d: %w", kind, err)
-		}
-		for _, n := range perCPU {
-			sums[kind] += n
-		}
-	}
-	return sums, nil
+func (s *Set) miss(hook Hook, reason string) {
+	s.missing = append(s.missing, Missing{Hook: hook, Reason: reason})
 }
 
 // ErrNoIterator means that the kernel refused the task iterator.
@@ -190,14 +128,21 @@ func (s *Set) Tasks() (io.ReadCloser, error) {
 	return walk, nil
 }
 
-// Close detaches and unloads everything.
+// Close lets go of everything. What is not pinned is detached and unloaded.
 func (s *Set) Close() error {
 	var errs []error
-	for _, l := range s.links {
-		errs = append(errs, l.Close())
+	for _, h := range s.held {
+		errs = append(errs, h.link.Close(), h.program.Close())
 	}
-	for _, p := range s.programs {
-		errs = append(errs, p.Close())
+	if s.tasks != nil {
+		errs = append(errs, s.tasks.Close())
 	}
+	if s.walker != nil {
+		errs = append(errs, s.walker.Close())
+	}
+	s.held, s.tasks, s.walker = nil, nil, nil
 	return errors.Join(append(errs, s.maps.Close())...)
 }
+
+// Remove closes the set and removes its pins, after which nothing of it is left in the kernel.
+func (s *Set) Remove() error { return errors.Join(s.pins.forget(), s.Close()) }

@@ -17,14 +17,14 @@ var (
 	ErrRefused = errors.New("refused by the kernel's verifier")
 )
 
-// refused finds the hook whose program an error of cilium/ebpf is about; that package names it only in the text.
-func refused(err error) (Hook, bool) {
-	for _, hook := range hooks {
-		if strings.Contains(err.Error(), "program "+hook.Program+":") {
-			return hook, true
+// refused finds the program that an error of cilium/ebpf is about; that package names it only in the text.
+func refused(err error, list []loadable) (loadable, bool) {
+	for _, l := range list {
+		if strings.Contains(err.Error(), "program "+l.name()+":") {
+			return l, true
 		}
 	}
-	return Hook{Name: "maps"}, false
+	return loadable{hook: Hook{Name: "maps"}}, false
 }
 
 // explain makes one line of an error: what is missing, where, and what to do. cilium/ebpf answers a missing
@@ -44,7 +44,7 @@ func explain(hook, release string, err error) error {
 			hook, ErrRefused, release, refusal.Cause, lastLine(refusal.Log))
 	}
 	if errors.Is(err, ebpf.ErrNotSupported) {
-		return fmt.Errorf("load %s: not supported by Linux %s, needs 5.12 or later: %w", hook, release, err)
+		return fmt.Errorf("load %s: not supported by Linux %s, needs 5.10 or later: %w", hook, release, err)
 	}
 	return fmt.Errorf("load %s on Linux %s: %w", hook, release, err)
 }

@@ -53,8 +53,15 @@ func (d Decoder) Decode(raw []byte) (*eventv1.Event, Kind, error) {
 	}
 	kind := Kind(u32(raw, headerKind))
 	event := d.header(raw)
-	var err error
-	switch kind {
+	if err := decodeKind(event, kind, raw); err != nil {
+		return nil, kind, err
+	}
+	return event, kind, nil
+}
+
+// decodeKind adds what only the event's kind has: first the kinds that are alone in their message, then the families.
+func decodeKind(event *eventv1.Event, kind Kind, raw []byte) (err error) {
+	switch kind { //nolint:exhaustive // the others are in decodeFamily
 	case Exec:
 		var exec *eventv1.Exec
 		exec, err = decodeExec(raw)
@@ -73,13 +80,37 @@ func (d Decoder) Decode(raw []byte) (*eventv1.Event, Kind, error) {
 		event.Kind, err = decodeConnect(raw)
 	case Accept:
 		event.Kind, err = decodeAccept(raw)
+	case Signal:
+		event.Kind, err = decodeSignal(raw)
+	case DNSQuestion, DNSAnswer:
+		event.Kind, err = decodeDNS(raw)
+	case IOUring:
+		event.Kind, err = decodeIOUring(raw)
+	case ExecFailed:
+		var change *eventv1.FileChange
+		change, err = decodeChange(raw, 0)
+		event.Kind = &eventv1.Event_ExecFailed{ExecFailed: &eventv1.ExecFailed{File: change.GetFile()}}
 	default:
+		return decodeFamily(event, kind, raw)
+	}
+	return err
+}
+
+func decodeFamily(event *eventv1.Event, kind Kind, raw []byte) (err error) {
+	if operation, ok := changes[kind]; ok {
+		var change *eventv1.FileChange
+		change, err = decodeChange(raw, operation)
+		event.Kind = &eventv1.Event_FileChange{FileChange: change}
+	} else if operation, ok := memories[kind]; ok {
+		event.Kind, err = decodeMemory(raw, operation)
+	} else if operation, ok := sockets[kind]; ok {
+		event.Kind, err = decodeSocket(raw, operation)
+	} else if operation, ok := privileges[kind]; ok {
+		event.Kind, err = decodePrivilege(raw, operation)
+	} else {
 		err = fmt.Errorf("kind %d: %w", kind, ErrKind)
 	}
-	if err != nil {
-		return nil, kind, err
-	}
-	return event, kind, nil
+	return err
 }
 
 // header fills what all kinds have; raw holds at least headerSize bytes.
@@ -110,7 +141,22 @@ func (d Decoder) header(raw []byte) *eventv1.Event {
 	e.CgroupId = u64(raw, headerCgroup)
 	comm, _, _ := bytes.Cut(raw[headerComm:headerComm+commSize], []byte{0})
 	e.Comm = text(comm)
+	flags := u32(raw, headerFlags)
+	e.Abi = abi(flags)
+	if flags&headerResultKnown != 0 {
+		e.Result, e.ResultKnown = int64(u64(raw, headerResult)), true //nolint:gosec // the C field is signed
+	}
 	return e
+}
+
+func abi(flags uint32) eventv1.Abi {
+	switch {
+	case flags&headerCompat32 != 0:
+		return eventv1.Abi_ABI_COMPAT_32
+	case flags&headerX32 != 0:
+		return eventv1.Abi_ABI_X32
+	}
+	return eventv1.Abi_ABI_NATIVE
 }
 
 // text is raw as a string that protobuf accepts.

@@ -53,6 +53,23 @@ func TestDecodeRefuses(t *testing.T) {
 		{name: "file open with a path that is not there", raw: raw(FileOpen, fileOpenSize, map[int]uint32{fileOpenFile + filePathLen: 9}), want: ErrShort},
 		{name: "connect one byte short", raw: raw(Connect, socketSize-1, nil), want: ErrShort},
 		{name: "accept one byte short", raw: raw(Accept, socketSize-1, nil), want: ErrShort},
+		{name: "change one byte short", raw: raw(Rename, changeSize-1, nil), want: ErrShort},
+		{name: "failed exec one byte short", raw: raw(ExecFailed, changeSize-1, nil), want: ErrShort},
+		{name: "change with a base that is not there", raw: raw(Unlink, changeSize+1, map[int]uint32{changeFile + filePathLen: 1, changeFile + fileBaseLen: 1}), want: ErrShort},
+		{name: "change with a target that is not there", raw: raw(Link, changeSize, map[int]uint32{changeTarget + filePathLen: 1}), want: ErrShort},
+		{name: "change with a text that is not there", raw: raw(Symlink, changeSize, map[int]uint32{changeTextLen: 1}), want: ErrShort},
+		{name: "mount with a type that is not there", raw: raw(Mount, changeSize, map[int]uint32{changeFSLen: 1}), want: ErrShort},
+		{name: "memory one byte short", raw: raw(Memfd, memorySize-1, nil), want: ErrShort},
+		{name: "memory with a name that is not there", raw: raw(Memfd, memorySize, map[int]uint32{memoryNameLen: 1}), want: ErrShort},
+		{name: "socket one byte short", raw: raw(Bind, socketSize-1, nil), want: ErrShort},
+		{name: "socket with a path that is not there", raw: raw(ConnectUnix, socketSize, map[int]uint32{socketType: 1 << 16}), want: ErrShort},
+		{name: "DNS one byte short", raw: raw(DNSAnswer, dnsSize-1, nil), want: ErrShort},
+		{name: "DNS with a message that is not there", raw: raw(DNSQuestion, dnsSize, map[int]uint32{dnsRemotePort: 1 << 16}), want: ErrShort},
+		{name: "signal one byte short", raw: raw(Signal, signalSize-1, nil), want: ErrShort},
+		{name: "privilege one byte short", raw: raw(Setuid, privilegeSize-1, nil), want: ErrShort},
+		{name: "privilege with too many arguments", raw: raw(Setuid, privilegeSize, map[int]uint32{privilegeArgCount: 4}), want: ErrShort},
+		{name: "module with a name that is not there", raw: raw(ModuleLoad, privilegeSize, map[int]uint32{privilegeNameLen: 1}), want: ErrShort},
+		{name: "io_uring one byte short", raw: raw(IOUring, privilegeSize-1, nil), want: ErrShort},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
@@ -10,7 +11,7 @@ import (
 
 // The C structs are the source of the layout; what clang made of them is in the object's type information.
 func TestLayoutIsTheCompilers(t *testing.T) {
-	for _, object := range []string{"../probe/collector_x86_bpfel.o", "../probe/collector_arm64_bpfel.o"} {
+	for _, object := range []string{"../probe/collector_x86_bpfel.o", "../probe/collector_arm64_bpfel.o", "../probe/legacy_x86_bpfel.o", "../probe/legacy_arm64_bpfel.o"} {
 		spec, err := ebpf.LoadCollectionSpec(object)
 		if err != nil {
 			t.Fatal(err)
@@ -24,14 +25,30 @@ func TestLayoutIsTheCompilers(t *testing.T) {
 		if err := spec.Types.TypeByName("record_kind", &kinds); err != nil {
 			t.Fatal(err)
 		}
-		for i, name := range []string{"RECORD_EXEC", "RECORD_FORK", "RECORD_EXIT", "RECORD_FILE_OPEN", "RECORD_CONNECT", "RECORD_ACCEPT", "RECORD_EXISTING", "RECORD_KINDS"} {
-			if got := kinds.Values[i]; got.Name != name || got.Value != uint64(i+1) {
-				t.Errorf("kind %d = %+v, want %s", i+1, got, name)
+		checkKinds(t, object, kinds)
+	}
+}
+
+// checkKinds wants one Go kind for each of the C enum's, with the same number and name.
+func checkKinds(t *testing.T, object string, kinds *btf.Enum) {
+	t.Helper()
+	for _, c := range kinds.Values {
+		name := strings.ToLower(strings.TrimPrefix(c.Name, "RECORD_"))
+		if name == "kinds" {
+			if c.Value != Kinds {
+				t.Errorf("%s: RECORD_KINDS = %d, want %d", object, c.Value, Kinds)
 			}
+			continue
 		}
-		if Exec != 1 || Existing != 7 || Kinds != 8 {
-			t.Error("kinds differ from enum record_kind")
+		if got := Kind(c.Value).Class(); got != name {
+			t.Errorf("%s: class of kind %d = %s, want %s", object, c.Value, got, name)
 		}
+		if got := KindOfClass(name); uint64(got) != c.Value {
+			t.Errorf("%s: KindOfClass(%s) = %d, want %d", object, name, got, c.Value)
+		}
+	}
+	if len(kinds.Values) != Kinds {
+		t.Errorf("%s: %d kinds, want %d", object, len(kinds.Values)-1, Kinds-1)
 	}
 }
 
@@ -65,8 +82,24 @@ func layout() []member {
 		{"socket_record", "", socketSize}, {"socket_record", "family", socketFamily},
 		{"socket_record", "protocol", socketProtocol}, {"socket_record", "local_port", socketLocalPort},
 		{"socket_record", "remote_port", socketRemotePort}, {"socket_record", "local", socketLocal},
-		{"socket_record", "remote", socketRemote}, {"socket_record", "result", socketResult},
-		{"socket_record", "flags", socketFlags},
+		{"socket_record", "remote", socketRemote}, {"socket_record", "flags", socketFlags},
+		{"socket_record", "type", socketType}, {"socket_record", "unix_len", socketUnixLen},
+		{"record_header", "result", headerResult}, {"record_header", "flags", headerFlags},
+		{"file_facts", "base_len", fileBaseLen},
+		{"change_record", "", changeSize}, {"change_record", "file", changeFile}, {"change_record", "target", changeTarget},
+		{"change_record", "size", changeBytes}, {"change_record", "change_flags", changeFlags}, {"change_record", "mode", changeMode},
+		{"change_record", "uid", changeUID}, {"change_record", "gid", changeGID}, {"change_record", "text_len", changeTextLen},
+		{"change_record", "fs_len", changeFSLen},
+		{"memory_record", "", memorySize}, {"memory_record", "file", memoryFile}, {"memory_record", "memory_flags", memoryFlags},
+		{"memory_record", "writable", memoryWritable}, {"memory_record", "name_len", memoryNameLen},
+		{"dns_record", "", dnsSize}, {"dns_record", "family", dnsFamily}, {"dns_record", "local_port", dnsLocalPort},
+		{"dns_record", "remote_port", dnsRemotePort}, {"dns_record", "message_len", dnsMessageLen},
+		{"dns_record", "local", dnsLocal}, {"dns_record", "remote", dnsRemote}, {"dns_record", "whole_len", dnsWholeLen},
+		{"signal_record", "", signalSize}, {"signal_record", "target_start_boottime_ns", signalTargetStart},
+		{"signal_record", "target_tgid", signalTargetTGID}, {"signal_record", "number", signalNumber},
+		{"privilege_record", "", privilegeSize}, {"privilege_record", "args", privilegeArgs},
+		{"privilege_record", "target_start_boottime_ns", privilegeTargetStart}, {"privilege_record", "target_tgid", privilegeTargetTGID},
+		{"privilege_record", "arg_count", privilegeArgCount}, {"privilege_record", "name_len", privilegeNameLen},
 	}
 }
 

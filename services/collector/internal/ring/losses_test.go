@@ -3,53 +3,89 @@ package ring
 import (
 	"context"
 	"errors"
+	"maps"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/services/collector/internal/probe"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
 )
 
+// fakeLedger counts in memory.
+type fakeLedger struct {
+	short, told map[probe.Account]probe.Shortfall
+}
+
+func (l *fakeLedger) Shortfalls() (map[probe.Account]probe.Shortfall, error) { return l.short, nil }
+func (l *fakeLedger) Told() (map[probe.Account]probe.Shortfall, error) {
+	return maps.Clone(l.told), nil
+}
+func (l *fakeLedger) SetTold(told map[probe.Account]probe.Shortfall) error {
+	maps.Copy(l.told, told)
+	return nil
+}
+
+// told is a Loss event in short.
+type told struct {
+	cgroup uint64
+	class  string
+	count  uint64
+	reason eventv1.LossReason
+	cpu    int32
+}
+
 func TestLossesReportWhatIsNew(t *testing.T) {
-	var lost [record.Kinds]uint64
-	var got map[string]uint64
+	const full, rate = eventv1.LossReason_LOSS_REASON_RING_FULL, eventv1.LossReason_LOSS_REASON_RATE
+	exec, open := probe.Account{CgroupID: 7, Kind: record.Exec, CPU: 1}, probe.Account{CgroupID: 8, Kind: record.FileOpen}
 	refuse := errors.New("no room")
-	var answer error
-	l := NewLosses(
-		func() ([record.Kinds]uint64, error) { return lost, nil },
-		record.NewDecoder(time.Unix(0, 0)),
-		func(_ context.Context, events []*eventv1.Event) error {
-			got = map[string]uint64{}
-			for _, e := range events {
-				if e.GetBoottimeNs() == 0 || e.GetTime() == nil {
-					t.Errorf("loss without time: %v", e)
-				}
-				got[e.GetLoss().GetClass()] = e.GetLoss().GetCount()
-			}
-			return answer
-		})
 	steps := []struct {
 		name   string
-		exec   uint64
-		open   uint64
+		exec   probe.Shortfall
+		open   probe.Shortfall
 		answer error
-		want   map[string]uint64
+		want   map[told]bool
 	}{
-		{name: "nothing lost"},
-		{name: "two classes", exec: 1, open: 10, want: map[string]uint64{"exec": 1, "file_open": 10}},
-		{name: "the same totals", exec: 1, open: 10},
-		{name: "one grows, not published", exec: 1, open: 15, answer: refuse, want: map[string]uint64{"file_open": 5}},
-		{name: "it is reported again", exec: 1, open: 16, want: map[string]uint64{"file_open": 6}},
+		{name: "nothing is missing"},
+		{name: "two workloads, two reasons", exec: probe.Shortfall{Lost: 1}, open: probe.Shortfall{Lost: 10, Dropped: 3},
+			want: map[told]bool{{7, "exec", 1, full, 1}: true, {8, "file_open", 10, full, 0}: true, {8, "file_open", 3, rate, 0}: true}},
+		{name: "the same totals", exec: probe.Shortfall{Lost: 1}, open: probe.Shortfall{Lost: 10, Dropped: 3}},
+		{name: "one grows, not published", exec: probe.Shortfall{Lost: 1}, open: probe.Shortfall{Lost: 15, Dropped: 3}, answer: refuse,
+			want: map[told]bool{{8, "file_open", 5, full, 0}: true}},
+		{name: "it is reported again", exec: probe.Shortfall{Lost: 1}, open: probe.Shortfall{Lost: 16, Dropped: 3},
+			want: map[told]bool{{8, "file_open", 6, full, 0}: true}},
+	}
+	ledger := &fakeLedger{told: map[probe.Account]probe.Shortfall{}}
+	var got map[told]bool
+	var answer error
+	publish := func(_ context.Context, events []*eventv1.Event, done func()) error {
+		got = map[told]bool{}
+		for _, e := range events {
+			if e.GetBoottimeNs() == 0 || e.GetTime() == nil {
+				t.Errorf("loss without time: %v", e)
+			}
+			loss := e.GetLoss()
+			got[told{e.GetCgroupId(), loss.GetClass(), loss.GetCount(), loss.GetReason(), loss.GetCpu()}] = true
+		}
+		if answer == nil {
+			done()
+		}
+		return answer
 	}
 	for _, step := range steps {
+		// Each step is a reporter of its own, as after a restart: what was told is in the ledger.
+		l, err := NewLosses(ledger, record.NewDecoder(time.Unix(0, 0)), publish)
+		if err != nil {
+			t.Fatal(err)
+		}
 		got, answer = nil, step.answer
-		lost[record.Exec], lost[record.FileOpen] = step.exec, step.open
+		ledger.short = map[probe.Account]probe.Shortfall{exec: step.exec, open: step.open}
 		if err := l.report(t.Context()); !errors.Is(err, step.answer) {
 			t.Fatalf("%s: report = %v, want %v", step.name, err, step.answer)
 		}
-		if !cmp.Equal(got, step.want) {
+		if !cmp.Equal(got, step.want, cmp.AllowUnexported(told{})) {
 			t.Errorf("%s: reported %v, want %v", step.name, got, step.want)
 		}
 	}

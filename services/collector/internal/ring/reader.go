@@ -1,19 +1,24 @@
-// Package ring moves records from the kernel's ring to the stream. In: the ring's map and the lost counters. Out:
-// batches of events, in the order of the ring, and Loss events for what did not fit it. It reads only as fast as the
-// stream takes: the kernel's ring is the queue.
+// Package ring moves records from the kernel's rings to the stream. In: the rings' maps and the counters of what is
+// missing. Out: batches of events, in the order in which they happened, and Loss events. It reads only as fast as the stream
+// takes, and gives a record's place back when the subscriber has acknowledged it: the kernel's rings are the queue, and
+// outlive this process.
 package ring
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/services/collector/internal/probe"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
 )
 
@@ -22,14 +27,16 @@ const (
 	// maxBatchBytes keeps a flood of execs with 32 KiB of arguments from making a batch that is large beside the memory
 	// the stream may use.
 	maxBatchBytes = 256 << 10
-	// maxBatchAge bounds how long a batch is filled while the ring never runs dry.
-	maxBatchAge = 20 * time.Millisecond
-	// pause after the ring ran dry. While we pause, only the first new record costs its writer a wake-up.
+	// pause after the rings ran dry. While we pause, only the first new record costs its writer a wake-up.
 	pause = time.Millisecond
+	// unheard is how long we sleep while records wait for their acknowledgement: the kernel wakes nobody for a
+	// new one as long as an older one keeps its place.
+	unheard = 4 * time.Millisecond
 )
 
-// Publish takes a batch; it blocks until there is room for it or ctx ends.
-type Publish func(ctx context.Context, events []*eventv1.Event) error
+// Publish takes a batch; it blocks until there is room for it or ctx ends. done is called once, when the subscriber has
+// acknowledged the batch, and must not block.
+type Publish func(ctx context.Context, events []*eventv1.Event, done func()) error
 
 // Counts says how many records were read.
 type Counts struct {
@@ -39,26 +46,76 @@ type Counts struct {
 	Malformed uint64
 }
 
-// Reader reads the ring.
+// Source is where the rings are. *probe.Set is one.
+type Source interface {
+	Urgent() *ebpf.Map
+	Bulk() *ebpf.Map
+	Keep
+}
+
+// Reader reads the rings.
 type Reader struct {
-	ring      *ringbuf.Reader
-	decoder   record.Decoder
-	publish   Publish
-	read      [record.Kinds]atomic.Uint64
-	malformed atomic.Uint64
+	urgent, bulk *ring
+	poll, wake   int // an epoll descriptor for both rings and the wake-up, and an eventfd
+	decoder      record.Decoder
+	publish      Publish
+	leftBehind   uint64
+	failed       atomic.Pointer[error] // of giving back, which happens in others' calls
+	read         [record.Kinds]atomic.Uint64
+	malformed    atomic.Uint64
 }
 
-// NewReader opens the ring of records.
-func NewReader(events *ebpf.Map, decoder record.Decoder, publish Publish) (*Reader, error) {
-	ring, err := ringbuf.NewReader(events)
-	if err != nil {
-		return nil, fmt.Errorf("open ring: %w", err)
+// NewReader maps the rings.
+func NewReader(source Source, decoder record.Decoder, publish Publish) (r *Reader, err error) {
+	r = &Reader{decoder: decoder, publish: publish, poll: -1, wake: -1}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+			r = nil
+		}
+	}()
+	var urgentLeft, bulkLeft uint64
+	if r.urgent, urgentLeft, err = openRing(probe.UrgentRing, source.Urgent(), source); err != nil {
+		return r, err
 	}
-	return &Reader{ring: ring, decoder: decoder, publish: publish}, nil
+	if r.bulk, bulkLeft, err = openRing(probe.BulkRing, source.Bulk(), source); err != nil {
+		return r, err
+	}
+	r.leftBehind = urgentLeft + bulkLeft
+	if r.poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return r, fmt.Errorf("open epoll: %w", err)
+	}
+	if r.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return r, fmt.Errorf("open eventfd: %w", err)
+	}
+	for _, fd := range []int{source.Urgent().FD(), source.Bulk().FD(), r.wake} {
+		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)} //nolint:gosec // a descriptor
+		if err = unix.EpollCtl(r.poll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+			return r, fmt.Errorf("watch ring: %w", err)
+		}
+	}
+	return r, nil
 }
 
-// Close frees the ring if Run was never called.
-func (r *Reader) Close() error { return r.ring.Close() }
+// LeftBehind is how many records an earlier collector had taken out of the rings and died with.
+func (r *Reader) LeftBehind() uint64 { return r.leftBehind }
+
+// Close unmaps the rings. Run must have returned.
+func (r *Reader) Close() error {
+	var errs []error
+	for _, ring := range []*ring{r.urgent, r.bulk} {
+		if ring != nil {
+			errs = append(errs, ring.close())
+		}
+	}
+	for _, fd := range []*int{&r.poll, &r.wake} {
+		if *fd >= 0 {
+			errs = append(errs, unix.Close(*fd))
+			*fd = -1
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Counts may be called at any time.
 func (r *Reader) Counts() Counts {
@@ -69,58 +126,81 @@ func (r *Reader) Counts() Counts {
 	return c
 }
 
-// Run reads until ctx ends, which closes the ring.
+// Run reads until ctx ends.
 func (r *Reader) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = r.ring.Close() })
+	stop := context.AfterFunc(ctx, r.wakeUp)
 	defer stop()
-	var raw ringbuf.Record
-	for {
-		batch, err := r.batch(&raw)
-		if errors.Is(err, ringbuf.ErrClosed) {
-			return ctx.Err()
-		}
-		if err != nil {
-			return fmt.Errorf("read ring: %w", err)
-		}
-		if len(batch) > 0 {
-			if err := r.publish(ctx, batch); err != nil {
+	for ctx.Err() == nil {
+		events := r.batch()
+		if len(events) == 0 {
+			if err := r.wait(); err != nil {
 				return err
 			}
-		}
-		if raw.Remaining > 0 {
 			continue
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
+		if err := r.publish(ctx, events, r.doneAt(r.urgent.unread, r.bulk.unread)); err != nil {
+			return err
+		}
+		if err := errors.Join(r.urgent.relieve(), r.bulk.relieve()); err != nil {
+			return err
+		}
+		if err := r.failed.Load(); err != nil {
+			return *err
+		}
+	}
+	return ctx.Err()
+}
+
+// doneAt gives back what lies before two places.
+func (r *Reader) doneAt(urgent, bulk place) func() {
+	return func() {
+		if err := errors.Join(r.urgent.acknowledge(urgent), r.bulk.acknowledge(bulk)); err != nil {
+			r.failed.Store(&err)
 		}
 	}
 }
 
-// batch waits for a record and takes what is there, up to a full batch.
-func (r *Reader) batch(raw *ringbuf.Record) ([]*eventv1.Event, error) {
-	if err := r.ring.ReadInto(raw); err != nil {
-		return nil, err
-	}
-	start, size := time.Now(), len(raw.RawSample)
-	events := r.decode(nil, raw.RawSample)
-	for raw.Remaining > 0 && len(events) < maxBatch && size < maxBatchBytes && time.Since(start) < maxBatchAge {
-		if err := r.ring.ReadInto(raw); err != nil {
-			return nil, err
-		}
-		size += len(raw.RawSample)
-		events = r.decode(events, raw.RawSample)
-	}
-	return events, nil
+func (r *Reader) wakeUp() {
+	_, _ = unix.Write(r.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // fails only if it is full, and so awake
 }
 
-func (r *Reader) decode(events []*eventv1.Event, raw []byte) []*eventv1.Event {
-	event, kind, err := r.decoder.Decode(raw)
+// batch takes what is there, up to a full batch. Whatever led to a bulk record was on the urgent ring before it, so
+// the urgent ring is emptied before and after: sorted by time, a process is never seen to act before it is seen to exist.
+func (r *Reader) batch() []*eventv1.Event {
+	var events []*eventv1.Event
+	take := func(id uint32) func([]byte, uint64) {
+		return func(sample []byte, position uint64) { events = r.decode(events, sample, id, position) }
+	}
+	if n, bytes := r.urgent.read(maxBatch, maxBatchBytes, take(probe.UrgentRing)); n < maxBatch && bytes < maxBatchBytes {
+		r.bulk.read(maxBatch, maxBatchBytes, take(probe.BulkRing))
+		r.urgent.read(math.MaxInt, maxBatchBytes, take(probe.UrgentRing)) // what came meanwhile
+	}
+	slices.SortStableFunc(events, func(a, b *eventv1.Event) int { return cmp.Compare(a.GetBoottimeNs(), b.GetBoottimeNs()) })
+	return events
+}
+
+func (r *Reader) decode(events []*eventv1.Event, sample []byte, id uint32, position uint64) []*eventv1.Event {
+	event, kind, err := r.decoder.Decode(sample)
 	if err != nil {
 		r.malformed.Add(1)
 		return events
 	}
 	r.read[kind].Add(1)
+	event.Ring, event.Position = id, position
 	return append(events, event)
+}
+
+// wait returns when there may be something to read, or somebody wakes us.
+func (r *Reader) wait() error {
+	if !r.urgent.dry() || !r.bulk.dry() {
+		time.Sleep(unheard)
+		return nil
+	}
+	var events [3]unix.EpollEvent
+	_, err := unix.EpollWait(r.poll, events[:], -1)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("wait for records: %w", err)
+	}
+	time.Sleep(pause)
+	return nil
 }

@@ -52,7 +52,7 @@ func fill(t *testing.T, s *Stream, events int, kind func(*eventv1.Event)) (taken
 			batch[i] = whole(i, kind)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		err := s.Publish(ctx, batch)
+		err := s.Publish(ctx, batch, func() {})
 		cancel()
 		if errors.Is(err, context.DeadlineExceeded) {
 			return taken
@@ -85,7 +85,7 @@ func TestUnacknowledgedMemoryIsBoundedWhateverTheEvents(t *testing.T) {
 		{"execs with thousands of empty arguments", 1, execOfNothing},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := New(Config{UnacknowledgedBytes: limit}, Identity{}, &eventv1.Event{}, nil)
+			s := New(Config{UnacknowledgedBytes: limit}, Identity{}, []*eventv1.Event{{}}, Kernel{})
 			if _, err := s.subscribe(); err != nil {
 				t.Fatal(err)
 			}
@@ -108,7 +108,7 @@ func TestUnacknowledgedMemoryIsBoundedWhateverTheEvents(t *testing.T) {
 
 // A subscriber that holds an event holds the acknowledgement of all that follow it, for up to a second.
 func TestASecondOfBatchesFitsTheDefault(t *testing.T) {
-	s := New(Config{UnacknowledgedBytes: 32 << 20}, Identity{}, &eventv1.Event{}, nil)
+	s := New(Config{UnacknowledgedBytes: 32 << 20}, Identity{}, []*eventv1.Event{{}}, Kernel{})
 	if _, err := s.subscribe(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,14 +116,14 @@ func TestASecondOfBatchesFitsTheDefault(t *testing.T) {
 	defer cancel()
 	for n := range 1000 { // one a millisecond
 		batch := []*eventv1.Event{whole(n, fileOpen), whole(n, connect), whole(n, fileOpen)}
-		if err := s.Publish(ctx, batch); err != nil {
+		if err := s.Publish(ctx, batch, func() {}); err != nil {
 			t.Fatalf("Publish of batch %d with none acknowledged = %v, want nil", n, err)
 		}
 	}
 }
 
 func TestABatchLargerThanTheBoundGoesAlone(t *testing.T) {
-	s := New(Config{UnacknowledgedBytes: 1 << 10}, Identity{}, &eventv1.Event{}, nil)
+	s := New(Config{UnacknowledgedBytes: 1 << 10}, Identity{}, []*eventv1.Event{{}}, Kernel{})
 	if _, err := s.subscribe(); err != nil {
 		t.Fatal(err)
 	}
@@ -134,18 +134,18 @@ func TestABatchLargerThanTheBoundGoesAlone(t *testing.T) {
 	big.GetFileOpen().GetFile().Path = strings.Repeat("x", 4096)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := s.Publish(ctx, []*eventv1.Event{big}); err != nil {
+	if err := s.Publish(ctx, []*eventv1.Event{big}, func() {}); err != nil {
 		t.Errorf("Publish = %v, want nil", err)
 	}
 }
 
 func TestAcknowledgingFindsItsPlace(t *testing.T) {
-	s := New(Config{UnacknowledgedBytes: 1 << 20}, Identity{}, &eventv1.Event{}, nil)
+	s := New(Config{UnacknowledgedBytes: 1 << 20}, Identity{}, []*eventv1.Event{{}}, Kernel{})
 	if _, err := s.subscribe(); err != nil {
 		t.Fatal(err)
 	}
 	for n := range 9 { // batches 2 to 10
-		if err := s.Publish(t.Context(), []*eventv1.Event{whole(n, connect)}); err != nil {
+		if err := s.Publish(t.Context(), []*eventv1.Event{whole(n, connect)}, func() {}); err != nil {
 			t.Fatal(err)
 		}
 	}

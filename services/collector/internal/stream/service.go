@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -30,7 +31,7 @@ func (s *Stream) StreamEvents(peer conversation) error {
 	if err != nil {
 		return err
 	}
-	if err := s.acknowledge(opening.GetAcknowledgedBatch()); err != nil {
+	if err := s.take(opening); err != nil {
 		return toStatus(err)
 	}
 	ctx, cancel := context.WithCancelCause(peer.Context())
@@ -51,20 +52,30 @@ func (s *Stream) receive(peer conversation) error {
 		if err != nil {
 			return err
 		}
-		if err := s.acknowledge(request.GetAcknowledgedBatch()); err != nil {
+		if err := s.take(request); err != nil {
 			return err
 		}
 	}
 }
 
+// take does what a request asks for.
+func (s *Stream) take(request *collectorv1.StreamEventsRequest) error {
+	if interest := request.GetInterest(); interest != nil && s.kernel.Want != nil {
+		if err := s.kernel.Want(interest); err != nil {
+			return fmt.Errorf("%w: %w", ErrInterest, err)
+		}
+	}
+	return s.acknowledge(request.GetAcknowledgedBatch())
+}
+
 // send delivers what existed before, then what is unacknowledged, then what comes.
 func (s *Stream) send(ctx context.Context, peer conversation) error {
-	existing, err := s.snapshot(ctx)
+	existing, err := s.kernel.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
 	for events := range slices.Chunk(existing, snapshotBatch) {
-		batch := &collectorv1.StreamEventsResponse{BootId: s.identity.BootID, Instance: s.identity.Instance, Events: events}
+		batch := &collectorv1.StreamEventsResponse{BootId: s.identity.BootID, Instance: s.identity.Instance, Epoch: s.identity.Epoch, Events: events}
 		if err := peer.Send(batch); err != nil {
 			return err
 		}
@@ -91,6 +102,8 @@ func toStatus(err error) error {
 		return status.Error(codes.ResourceExhausted, "the event stream has a subscriber")
 	case errors.Is(err, ErrNotSent):
 		return status.Error(codes.InvalidArgument, "acknowledged a batch that was never sent")
+	case errors.Is(err, ErrInterest):
+		return status.Error(codes.InvalidArgument, err.Error())
 	case errors.Is(err, context.Canceled):
 		return status.Error(codes.Canceled, "canceled")
 	}

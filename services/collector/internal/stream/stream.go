@@ -41,14 +41,22 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Identity says which run of the collector the events come from.
+// Identity says which run of the collector the events come from, and which rings: those may be older.
 type Identity struct {
 	BootID   string
 	Instance string
+	Epoch    string
 }
 
 // Snapshot lists the processes that exist now, as Event.existing.
 type Snapshot func(ctx context.Context) ([]*eventv1.Event, error)
+
+// Kernel is what the stream needs of it.
+type Kernel struct {
+	Snapshot Snapshot
+	// Want says what is to be recorded from now on; its error is the subscriber's fault. It may be nil.
+	Want func(*collectorv1.Interest) error
+}
 
 // Stream is safe for concurrent use.
 type Stream struct {
@@ -56,7 +64,7 @@ type Stream struct {
 
 	config   Config
 	identity Identity
-	snapshot Snapshot
+	kernel   Kernel
 	tracer   trace.Tracer
 
 	mu         sync.Mutex
@@ -68,29 +76,29 @@ type Stream struct {
 	bytes      int    // of memory that kept takes
 }
 
-// kept is a batch that was not acknowledged, and the memory it takes.
+// kept is a batch that was not acknowledged, the memory it takes, and what to do when it is.
 type kept struct {
 	*collectorv1.StreamEventsResponse
 	bytes int
+	done  func()
 }
 
-// New returns a stream whose first event is started.
-func New(cfg Config, identity Identity, started *eventv1.Event, snapshot Snapshot) *Stream {
+// New returns a stream whose first events are about the collector itself.
+func New(cfg Config, identity Identity, first []*eventv1.Event, kernel Kernel) *Stream {
 	s := &Stream{
 		config:   cfg,
 		identity: identity,
-		snapshot: snapshot,
+		kernel:   kernel,
 		tracer:   otel.Tracer("github.com/palisade-sec/palisade/services/collector"),
 		changed:  make(chan struct{}),
 	}
-	first := []*eventv1.Event{started}
-	s.append(first, footprint(first), "")
+	s.append(first, kept{bytes: footprint(first), done: func() {}}, "")
 	return s
 }
 
 // Publish numbers the events and keeps them as a batch. It blocks while nobody subscribes or too much is
-// unacknowledged, and returns an error only when ctx ends.
-func (s *Stream) Publish(ctx context.Context, events []*eventv1.Event) error {
+// unacknowledged, and returns an error only when ctx ends. done is called when the batch was acknowledged.
+func (s *Stream) Publish(ctx context.Context, events []*eventv1.Event, done func()) error {
 	ctx, span := s.tracer.Start(ctx, "collector.batch",
 		trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(attribute.Int("palisade.events", len(events))))
 	defer span.End()
@@ -99,7 +107,7 @@ func (s *Stream) Publish(ctx context.Context, events []*eventv1.Event) error {
 		s.mu.Lock()
 		// A batch that is larger than the bound by itself goes alone, so that it does not block for ever.
 		if s.subscribed && (len(s.kept) == 0 || s.bytes+size <= s.config.UnacknowledgedBytes) {
-			s.append(events, size, traceparent(ctx))
+			s.append(events, kept{bytes: size, done: done}, traceparent(ctx))
 			s.mu.Unlock()
 			return nil
 		}
@@ -114,20 +122,22 @@ func (s *Stream) Publish(ctx context.Context, events []*eventv1.Event) error {
 }
 
 // append makes the next batch. mu is held, or s is not shared yet.
-func (s *Stream) append(events []*eventv1.Event, size int, parent string) {
+func (s *Stream) append(events []*eventv1.Event, batch kept, parent string) {
 	for _, event := range events {
 		s.sequence++
 		event.Sequence = s.sequence
 	}
 	s.last++
-	s.bytes += size
-	s.kept = append(s.kept, kept{bytes: size, StreamEventsResponse: &collectorv1.StreamEventsResponse{
+	s.bytes += batch.bytes
+	batch.StreamEventsResponse = &collectorv1.StreamEventsResponse{
 		BootId:      s.identity.BootID,
 		Instance:    s.identity.Instance,
+		Epoch:       s.identity.Epoch,
 		Batch:       s.last,
 		Events:      events,
 		Traceparent: parent,
-	}})
+	}
+	s.kept = append(s.kept, batch)
 	s.notify()
 }
 
@@ -152,6 +162,9 @@ var ErrSubscribed = errors.New("the event stream has a subscriber")
 // ErrNotSent means that a batch was acknowledged that does not exist yet.
 var ErrNotSent = errors.New("acknowledged a batch that was never sent")
 
+// ErrInterest means that a subscriber asked for what does not exist.
+var ErrInterest = errors.New("interest cannot be served")
+
 // subscribe claims the stream; release gives it back.
 func (s *Stream) subscribe() (release func(), err error) {
 	s.mu.Lock()
@@ -171,19 +184,29 @@ func (s *Stream) subscribe() (release func(), err error) {
 
 // acknowledge forgets batches up to and including the given one.
 func (s *Stream) acknowledge(batch uint64) error {
+	done, err := s.forget(batch)
+	for _, call := range done { // without the lock: they make system calls
+		call()
+	}
+	return err
+}
+
+// forget drops acknowledged batches and returns what to do about them, in order.
+func (s *Stream) forget(batch uint64) (done []func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if batch > s.last {
-		return fmt.Errorf("batch %d after %d: %w", batch, s.last, ErrNotSent)
+		return nil, fmt.Errorf("batch %d after %d: %w", batch, s.last, ErrNotSent)
 	}
-	done := s.after(batch)
-	for _, old := range s.kept[:done] {
+	n := s.after(batch)
+	for _, old := range s.kept[:n] {
 		s.bytes -= old.bytes
+		done = append(done, old.done)
 	}
-	clear(s.kept[:done]) // the array is still in use: let go of the events
-	s.kept = s.kept[done:]
+	clear(s.kept[:n]) // the array is still in use: let go of the events
+	s.kept = s.kept[n:]
 	s.notify()
-	return nil
+	return done, nil
 }
 
 // after is the place in kept of the first batch after the given one. Numbers have no holes, so nothing is searched:

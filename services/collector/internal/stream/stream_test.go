@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,10 +35,10 @@ func batches(n int) int {
 func serve(t *testing.T, unacknowledged int) (*Stream, collectorv1.EventServiceClient) {
 	t.Helper()
 	started := &eventv1.Event{Kind: &eventv1.Event_Started{Started: &eventv1.Started{Tier: "tracepoint"}}}
-	s := New(Config{UnacknowledgedBytes: unacknowledged}, Identity{BootID: "boot", Instance: "run"}, started,
-		func(context.Context) ([]*eventv1.Event, error) {
+	s := New(Config{UnacknowledgedBytes: unacknowledged}, Identity{BootID: "boot", Instance: "run", Epoch: "rings"}, []*eventv1.Event{started},
+		Kernel{Snapshot: func(context.Context) ([]*eventv1.Event, error) {
 			return []*eventv1.Event{{Process: &eventv1.ProcessKey{Pid: 1}, Kind: &eventv1.Event_Existing{}}}, nil
-		})
+		}})
 	s.tracer = trace.NewTracerProvider().Tracer("test")
 	server := grpc.NewServer()
 	collectorv1.RegisterEventServiceServer(server, s)
@@ -93,13 +95,13 @@ func TestStreamOpensWithSnapshotThenStarted(t *testing.T) {
 	if got := expect(t, sub, 1, 1); got.GetEvents()[0].GetStarted().GetTier() != "tracepoint" {
 		t.Errorf("first event = %v, want Started", got.GetEvents()[0])
 	}
-	if err := s.Publish(t.Context(), []*eventv1.Event{event(7), event(8)}); err != nil {
+	if err := s.Publish(t.Context(), []*eventv1.Event{event(7), event(8)}, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if got := expect(t, sub, 2, 2); len(got.GetEvents()) != 2 || len(got.GetTraceparent()) != 55 {
 		t.Errorf("batch = %v, want two events and a trace parent", got)
 	}
-	if err := s.Publish(t.Context(), []*eventv1.Event{event(9)}); err != nil {
+	if err := s.Publish(t.Context(), []*eventv1.Event{event(9)}, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, sub, 3, 4)
@@ -112,7 +114,7 @@ func TestUnacknowledgedBatchesComeAgain(t *testing.T) {
 	expect(t, first, 0, 0)
 	expect(t, first, 1, 1)
 	for pid := range uint32(3) {
-		if err := s.Publish(t.Context(), []*eventv1.Event{event(pid)}); err != nil {
+		if err := s.Publish(t.Context(), []*eventv1.Event{event(pid)}, func() {}); err != nil {
 			t.Fatal(err)
 		}
 		expect(t, first, uint64(pid)+2, uint64(pid)+2)
@@ -125,6 +127,73 @@ func TestUnacknowledgedBatchesComeAgain(t *testing.T) {
 	expect(t, second, 0, 0)
 	expect(t, second, 3, 3)
 	expect(t, second, 4, 4)
+}
+
+// What a batch stands for is given back when it was acknowledged, in order, and not before.
+func TestDoneIsCalledWhenABatchIsAcknowledged(t *testing.T) {
+	s, client := serve(t, batches(8))
+	sub := subscribe(t.Context(), t, client)
+	expect(t, sub, 0, 0)
+	expect(t, sub, 1, 1)
+	var mu sync.Mutex
+	var done []uint32
+	for pid := range uint32(3) {
+		err := s.Publish(t.Context(), []*eventv1.Event{event(pid)}, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			done = append(done, pid)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, sub, uint64(pid)+2, uint64(pid)+2)
+	}
+	for _, step := range []struct {
+		acknowledged uint64
+		want         []uint32
+	}{{1, nil}, {3, []uint32{0, 1}}, {4, []uint32{0, 1, 2}}} {
+		acknowledge(t, sub, step.acknowledged)
+		waitFor(t, s, func(now Status) bool { return uint64(now.Unacknowledged) == 4-step.acknowledged })
+		waitFor(t, s, func(Status) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(done) == len(step.want)
+		})
+		if !slices.Equal(done, step.want) {
+			t.Errorf("after acknowledging batch %d: done %v, want %v", step.acknowledged, done, step.want)
+		}
+	}
+}
+
+// A subscriber says what it wants, at the start or later; what cannot be served ends the stream.
+func TestInterestReachesTheKernel(t *testing.T) {
+	s, client := serve(t, batches(4))
+	wanted := make(chan *collectorv1.Interest, 2)
+	s.kernel.Want = func(i *collectorv1.Interest) error {
+		wanted <- i
+		if i.GetClasses()[0] == "nonsense" {
+			return errors.New(`no class "nonsense"`)
+		}
+		return nil
+	}
+	sub, err := client.StreamEvents(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, class := range []string{"mount", "nonsense"} {
+		if err := sub.Send(&collectorv1.StreamEventsRequest{Interest: &collectorv1.Interest{Classes: []string{class}}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := (<-wanted).GetClasses(); !slices.Equal(got, []string{class}) {
+			t.Errorf("wanted %v, want %s", got, class)
+		}
+	}
+	for err == nil {
+		_, err = sub.Recv()
+	}
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "nonsense") {
+		t.Errorf("stream ended with %v, want InvalidArgument that names the class", err)
+	}
 }
 
 // A subscriber that wants a new snapshot ends its side of the stream and comes back as soon as it hears of the end.
@@ -169,7 +238,7 @@ func waitFor(t *testing.T, s *Stream, want func(Status) bool) {
 func TestPublishWaits(t *testing.T) {
 	s, client := serve(t, batches(2))
 	published := make(chan error, 2)
-	publish := func() { published <- s.Publish(t.Context(), []*eventv1.Event{event(1)}) }
+	publish := func() { published <- s.Publish(t.Context(), []*eventv1.Event{event(1)}, func() {}) }
 	go publish()
 	select {
 	case err := <-published:
@@ -200,7 +269,7 @@ func TestPublishEndsWithItsContext(t *testing.T) {
 	s, _ := serve(t, batches(2))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Publish(ctx, []*eventv1.Event{event(1)}); !errors.Is(err, context.Canceled) {
+	if err := s.Publish(ctx, []*eventv1.Event{event(1)}, func() {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Publish = %v, want canceled", err)
 	}
 	if got := s.Status().Sequence; got != 1 {

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Memory to build a record in: too much for the stack (512 bytes), and a per-CPU map's values end at
+ * 32 KiB. A program may be preempted or interrupted by another on its CPU, so each CPU has a few areas, and one
+ * is claimed and given back.
+ */
+#pragma once
+
+#include "event.h"
+#include "kernel.h"
+#include "ring.h"
+#include <bpf/bpf_helpers.h>
+
+#define CPUS_MAX      1024
+#define AREAS_PER_CPU 4
+
+/* Two paths with their bases, a text, a type of file system. */
+#define AREA_RECORD_MAX (sizeof(struct change_record) + 5 * PATH_MAX + NAME_MAX + 1)
+/* Path, working directory and arguments, and a page more for arguments that are copied page by page. */
+#define EXEC_RECORD_MAX (sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX + 4096)
+
+struct area {
+	__u64 busy;
+	__u64 path_at; /* where the path starts */
+	__u64 copied;
+	char path[PATH_MAX + 256]; /* filled from PATH_MAX downwards, see path.h */
+	__u8 record[AREA_RECORD_MAX];
+};
+
+struct exec_area {
+	__u64 busy;
+	__u64 argv_copied;
+	__u8 record[EXEC_RECORD_MAX];
+};
+
+/* The last is the iterator's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, CPUS_MAX *AREAS_PER_CPU + 1); /* user space sets the real number */
+	__type(key, __u32);
+	__type(value, struct area);
+} areas SEC(".maps");
+
+/* Two a CPU; the last is the iterator's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, CPUS_MAX * 2 + 1); /* user space sets the real number */
+	__type(key, __u32);
+	__type(value, struct exec_area);
+} exec_areas SEC(".maps");
+
+/* Number of the last area of each map: user space sets it. */
+const volatile __u32 iterator_area = 0;
+const volatile __u32 iterator_exec_area = 0;
+
+/*
+ * Without atomic exchange (Linux 5.10, whose programs cannot be preempted) an interrupt may still come in between;
+ * it gives the area back before we go on.
+ */
+static __always_inline bool take(__u64 *busy)
+{
+#ifdef LEGACY
+	if (*(volatile __u64 *)busy)
+		return false;
+	*(volatile __u64 *)busy = 1;
+	return true;
+#else
+	return __sync_lock_test_and_set(busy, 1) == 0;
+#endif
+}
+
+static __always_inline void give_back(__u64 *busy)
+{
+	*(volatile __u64 *)busy = 0;
+}
+
+/* Claims an area and returns its number, or -1. A function of its own, so that what follows is verified once. */
+__attribute__((noinline)) int area_claim(void)
+{
+	__u32 first = bpf_get_smp_processor_id() * AREAS_PER_CPU, i, n;
+	struct area *a;
+
+	for (n = 0; n < AREAS_PER_CPU; n++) {
+		i = first + n;
+		a = bpf_map_lookup_elem(&areas, &i);
+		if (a && take(&a->busy))
+			return i;
+	}
+	return -1;
+}
+
+__attribute__((noinline)) int exec_area_claim(void)
+{
+	__u32 first = bpf_get_smp_processor_id() * 2, i, n;
+	struct exec_area *a;
+
+	for (n = 0; n < 2; n++) {
+		i = first + n;
+		a = bpf_map_lookup_elem(&exec_areas, &i);
+		if (a && take(&a->busy))
+			return i;
+	}
+	return -1;
+}
+
+static __always_inline struct area *area_of(int number)
+{
+	__u32 i = number;
+
+	return number < 0 ? 0 : bpf_map_lookup_elem(&areas, &i);
+}
+
+static __always_inline struct exec_area *exec_area_of(int number)
+{
+	__u32 i = number;
+
+	return number < 0 ? 0 : bpf_map_lookup_elem(&exec_areas, &i);
+}
+
+/*
+ * Keeps clang from proving away, or moving, a bound that the verifier must see. For 64-bit variables:
+ * of 32-bit ones clang compares a shifted copy and the verifier forgets the original's bound.
+ */
+#define bound(var, max)                                                                            \
+	do {                                                                                       \
+		asm volatile("" : "+r"(var));                                                      \
+		if (var > (max))                                                                   \
+			var = (max);                                                               \
+	} while (0)

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* What a system call about privileges means once it has returned. The same in every tier. */
+#pragma once
+
+#include "calls.h"
+#include "privilege.h"
+
+/* ptrace.h: requests that begin to trace, or change the traced process. */
+#define PTRACE_TRACEME	 0
+#define PTRACE_POKETEXT	 4
+#define PTRACE_POKEUSR	 6
+#define PTRACE_SETREGS	 13
+#define PTRACE_SETFPREGS 15
+#define PTRACE_ATTACH	 16
+#define PTRACE_SETREGSET 0x4205
+#define PTRACE_SEIZE	 0x4206
+
+/* add_key and request_key have no operation of keyctl's. */
+#define KEYCTL_NONE 0xffffffff
+
+static __always_inline bool ptrace_tells(__u64 request)
+{
+	return request == PTRACE_TRACEME ||
+	       (request >= PTRACE_POKETEXT && request <= PTRACE_POKEUSR) ||
+	       request == PTRACE_SETREGS || request == PTRACE_SETFPREGS || request == PTRACE_ATTACH ||
+	       request == PTRACE_SETREGSET || request == PTRACE_SEIZE;
+}
+
+static __always_inline __u32 privilege_kind(enum call call)
+{
+	switch (call) {
+	case CALL_SETUID:
+		return RECORD_SETUID;
+	case CALL_SETGID:
+		return RECORD_SETGID;
+	case CALL_SETGROUPS:
+		return RECORD_SETGROUPS;
+	case CALL_CAPSET:
+		return RECORD_CAPSET;
+	case CALL_PTRACE:
+		return RECORD_PTRACE;
+	case CALL_PROCESS_VM_READ:
+		return RECORD_PROCESS_VM_READ;
+	case CALL_PROCESS_VM_WRITE:
+		return RECORD_PROCESS_VM_WRITE;
+	case CALL_SETNS:
+		return RECORD_SETNS;
+	case CALL_UNSHARE:
+		return RECORD_UNSHARE;
+	case CALL_BPF:
+		return RECORD_BPF;
+	case CALL_KEYCTL:
+	case CALL_ADD_KEY:
+		return RECORD_KEYCTL;
+	case CALL_USERFAULTFD:
+		return RECORD_USERFAULTFD;
+	case CALL_PERF_EVENT_OPEN:
+		return RECORD_PERF_EVENT_OPEN;
+	case CALL_IO_URING_SETUP:
+		return RECORD_IO_URING_SETUP;
+	default:
+		return 0;
+	}
+}
+
+/* perf_event_attr: type, size, config. */
+static __always_inline void perf_fill(struct privilege_record *r, __u64 attr)
+{
+	struct {
+		__u32 type;
+		__u32 size;
+		__u64 config;
+	} head = {};
+
+	bpf_probe_read_user(&head, sizeof(head), (void *)attr);
+	r->args[0] = head.type;
+	r->args[1] = head.config;
+	r->arg_count = 2;
+}
+
+static __always_inline void privilege_fill(struct privilege_record *r, struct call_context *c, enum call call)
+{
+	const struct cred *cred = LOAD(c->task, cred);
+
+	r->arg_count = 1;
+	r->args[0] = argument(c, 0);
+	switch (call) {
+	case CALL_SETUID:
+		user_ids_fill(r, cred);
+		break;
+	case CALL_SETGID:
+		group_ids_fill(r, cred);
+		break;
+	case CALL_CAPSET:
+		capabilities_fill(r, cred);
+		break;
+	case CALL_PTRACE:
+		if (r->args[0] != PTRACE_TRACEME)
+			target_fill(r, argument(c, 1));
+		break;
+	case CALL_PROCESS_VM_READ:
+	case CALL_PROCESS_VM_WRITE:
+		target_fill(r, argument(c, 0));
+		r->args[0] = c->result > 0 ? c->result : 0;
+		break;
+	case CALL_SETNS:
+		r->args[0] = argument(c, 1);
+		break;
+	case CALL_ADD_KEY:
+		r->args[0] = KEYCTL_NONE;
+		break;
+	case CALL_PERF_EVENT_OPEN:
+		perf_fill(r, argument(c, 0));
+		break;
+	default:
+		break;
+	}
+}
+
+static __attribute__((noinline)) int handle_privilege(struct call_context *c, enum call call)
+{
+	struct privilege_record r = {};
+	__u32 kind = privilege_kind(call);
+
+	if (!kind || !wanted(kind))
+		return 0;
+	if (call == CALL_PTRACE && !ptrace_tells(argument(c, 0)))
+		return 0;
+	if (!privilege_begin(&r, c->task, kind))
+		return 0;
+	call_result(&r.header, c);
+	privilege_fill(&r, c, call);
+	privilege_submit(&r);
+	return 0;
+}
+
+static __attribute__((noinline)) int handle_module(struct call_context *c, enum call call)
+{
+	__u32 kind = call == CALL_DELETE_MODULE ? RECORD_MODULE_UNLOAD : RECORD_MODULE_LOAD;
+
+	if (!wanted(kind))
+		return 0;
+	if (call == CALL_FINIT_MODULE)
+		emit_module(c->task, kind, c->result, argument(c, 2),
+			    file_of(c->task, argument(c, 0)), 0);
+	else if (call == CALL_DELETE_MODULE)
+		emit_module(c->task, kind, c->result, argument(c, 1), 0, argument(c, 0));
+	else
+		emit_module(c->task, kind, c->result, 0, 0, 0);
+	return 0;
+}
+
+static __always_inline bool is_module_call(enum call call)
+{
+	return call == CALL_INIT_MODULE || call == CALL_FINIT_MODULE || call == CALL_DELETE_MODULE;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Calls that no LSM hook stands for, at their end. User space attaches each program to the functions of its calls,
+ * __x64_sys_NAME, __ia32_sys_NAME and so on: (registers, result).
+ */
+#pragma once
+
+#include "calls.h"
+#include "calls_privilege.h"
+
+static __always_inline struct call_context call_returned(__u64 *ctx)
+{
+	struct call_context c = {
+		.task = current_task(),
+		.regs = (struct pt_regs *)ctx[0],
+		.result = ctx[1],
+	};
+
+	return c;
+}
+
+SEC("fexit/call_privilege")
+int on_call_privilege(__u64 *ctx)
+{
+	struct call_context c = call_returned(ctx);
+	enum call call = call_of(&c);
+
+	handle_privilege(&c, call);
+	return 0;
+}
+
+SEC("fexit/call_module")
+int on_call_module(__u64 *ctx)
+{
+	struct call_context c = call_returned(ctx);
+	enum call call = call_of(&c);
+
+	handle_module(&c, call);
+	return 0;
+}
+
+SEC("fexit/call_exec")
+int on_call_exec(__u64 *ctx)
+{
+	struct call_context c = call_returned(ctx);
+	enum call call = call_of(&c);
+
+	handle_exec(&c, call);
+	return 0;
+}
+
+SEC("fexit/call_memfd")
+int on_call_memfd(__u64 *ctx)
+{
+	struct call_context c = call_returned(ctx);
+
+	call_of(&c);
+	handle_memfd(&c);
+	return 0;
+}
+
+SEC("fexit/call_setxattr")
+int on_call_setxattr(__u64 *ctx)
+{
+	struct change_args args = { .fd = AT_FDCWD, .kind = RECORD_SETXATTR };
+	struct call_context c = call_returned(ctx);
+
+	if (call_of(&c) == CALL_SETXATTR_FD)
+		args.fd = argument_fd(&c, 0);
+	else
+		args.path = argument(&c, 0);
+	args.text = argument(&c, 1);
+	change_call(&c, &args);
+	return 0;
+}

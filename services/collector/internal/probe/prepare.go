@@ -1,0 +1,134 @@
+package probe
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+)
+
+// Areas of memory that records are built in, see bpf/area.h.
+const (
+	areasPerCPU     = 4
+	execAreasPerCPU = 2
+)
+
+// loadObject reads the built-in programs for the kernel.
+func loadObject(k kernel) (*ebpf.CollectionSpec, error) {
+	load := loadCollector
+	if k.legacy {
+		load = loadLegacy
+	}
+	object, err := load()
+	if err != nil {
+		return nil, fmt.Errorf("read built-in programs: %w", err)
+	}
+	return object, nil
+}
+
+// digestOf tells apart what would be loaded: programs, tier, kernel and sizes.
+func digestOf(k kernel, tier Tier, cfg Config) []byte {
+	sum := sha256.New()
+	programs := _CollectorBytes
+	if k.legacy {
+		programs = _LegacyBytes
+	}
+	sum.Write(programs)
+	sum.Write(_DnsBytes)
+	fmt.Fprintln(sum, k.release, tier, cfg.UrgentBytes, cfg.BulkBytes)
+	return sum.Sum(nil)
+}
+
+// size fills in what only this machine and this load know: sizes and load-time switches.
+func size(object *ebpf.CollectionSpec, cfg Config, k kernel, generation uint64) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count processors: %w", err)
+	}
+	iteratorArea, iteratorExecArea := uint32(cpus*areasPerCPU), uint32(cpus*execAreasPerCPU) //nolint:gosec // processors are few
+	object.Maps["urgent"].MaxEntries = cfg.UrgentBytes
+	object.Maps["bulk"].MaxEntries = cfg.BulkBytes
+	object.Maps["areas"].MaxEntries = iteratorArea + 1
+	object.Maps["exec_areas"].MaxEntries = iteratorExecArea + 1
+	values := map[string]any{
+		"cgroup_by_memory_v1":   flag(k.cgroupByMemory),
+		"exit_tells_group_dead": flag(k.exitTellsGroupDead),
+		"generation":            generation,
+		"iterator_area":         iteratorArea,
+		"iterator_exec_area":    iteratorExecArea,
+	}
+	for name, value := range values {
+		if err := object.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func flag(on bool) uint8 {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+// loadable is a program to load: of a hook, for one of its places.
+type loadable struct {
+	hook Hook
+	// place is the hook's name, or the kernel function of one of its calls.
+	place string
+	spec  *ebpf.ProgramSpec
+}
+
+// name is how errors of cilium/ebpf, and maps of programs, call it.
+func (l loadable) name() string {
+	if l.place == l.hook.Name {
+		return l.hook.Program
+	}
+	return l.hook.Program + "." + l.place
+}
+
+// programsOf makes the list of programs that a tier's hooks need on the kernel; hooks without any place there are missing.
+func programsOf(hooks []Hook, tier Tier, object *ebpf.CollectionSpec, k kernel) (list []loadable, missing []Hook) {
+	for _, hook := range hooks {
+		if hook.Place == Cgroup {
+			continue // of another object
+		}
+		places := []string{hook.Name}
+		if hook.Place == Call {
+			places = functionsOf(hook.Calls, k.types)
+		}
+		if len(places) == 0 {
+			missing = append(missing, hook)
+		}
+		for _, place := range places {
+			spec := object.Programs[hook.Program].Copy()
+			target(spec, hook, tier)
+			if hook.Place == Call {
+				spec.AttachTo = place
+			}
+			list = append(list, loadable{hook: hook, place: place, spec: spec})
+		}
+	}
+	return list, missing
+}
+
+// abiPrefixes are what a call's function begins with, on one architecture or another: native, then the 32-bit ones.
+var abiPrefixes = []string{"__x64_sys_", "__arm64_sys_", "__ia32_sys_", "__ia32_compat_sys_"}
+
+// functionsOf finds the kernel's functions of system calls, in every ABI.
+func functionsOf(calls []string, types *btf.Spec) []string {
+	var found []string
+	for _, call := range calls {
+		for _, prefix := range abiPrefixes {
+			var function *btf.Func
+			if types.TypeByName(prefix+call, &function) == nil {
+				found = append(found, prefix+call)
+			}
+		}
+	}
+	slices.Sort(found)
+	return found
+}

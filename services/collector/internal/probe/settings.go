@@ -1,0 +1,81 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/palisade-sec/palisade/services/collector/internal/record"
+)
+
+// Rates bound, by workload, what goes on each ring. What is over is dropped, counted and told.
+type Rates struct {
+	// UrgentPerSecond and BulkPerSecond are records a second; 0 is no bound.
+	UrgentPerSecond uint32 `yaml:"urgent_per_second"`
+	BulkPerSecond   uint32 `yaml:"bulk_per_second"`
+	// BurstSeconds is for how many seconds' worth of records a workload may go beyond that.
+	BurstSeconds uint32 `yaml:"burst_seconds"`
+}
+
+// DefaultRates are far above what a busy container does, and below what one core of the collector reads.
+func DefaultRates() Rates {
+	return Rates{UrgentPerSecond: 20_000, BulkPerSecond: 60_000, BurstSeconds: 2}
+}
+
+const (
+	second   = 1_000_000_000
+	maxRate  = second
+	maxBurst = 3600
+)
+
+func (r Rates) validate() error {
+	var errs []error
+	for key, rate := range map[string]uint32{"urgent_per_second": r.UrgentPerSecond, "bulk_per_second": r.BulkPerSecond} {
+		if rate > maxRate {
+			errs = append(errs, fmt.Errorf("probes.rates.%s: %d is above %d", key, rate, maxRate))
+		}
+	}
+	if r.BurstSeconds > maxBurst {
+		errs = append(errs, fmt.Errorf("probes.rates.burst_seconds: %d is above %d", r.BurstSeconds, maxBurst))
+	}
+	return errors.Join(errs...)
+}
+
+// Kinds is a set of kinds of record, one bit each.
+type Kinds uint64
+
+// AllKinds is every kind.
+const AllKinds Kinds = 1<<record.Kinds - 1
+
+// KindsOf is the set of the given kinds.
+func KindsOf(kinds ...record.Kind) Kinds {
+	var set Kinds
+	for _, kind := range kinds {
+		set |= 1 << kind
+	}
+	return set
+}
+
+// Want says which kinds the kernel is to record from now on. The others cost a look-up.
+func (s *Set) Want(kinds Kinds) error {
+	rates := s.rates
+	value := collectorSettings{
+		Owner:         s.generation,
+		Wanted:        uint64(kinds),
+		UrgentCostNs:  cost(rates.UrgentPerSecond),
+		BulkCostNs:    cost(rates.BulkPerSecond),
+		UrgentBurstNs: uint64(rates.BurstSeconds) * second,
+		BulkBurstNs:   uint64(rates.BurstSeconds) * second,
+	}
+	if err := s.maps.Settings.Put(uint32(0), value); err != nil {
+		return fmt.Errorf("set what is wanted: %w", err)
+	}
+	return nil
+}
+
+// cost is the nanoseconds a record takes at a rate, 0 if there is no bound.
+func cost(perSecond uint32) uint64 {
+	if perSecond == 0 {
+		return 0
+	}
+	return second / uint64(perSecond)
+}
