@@ -173,8 +173,7 @@ func output(cmd *exec.Cmd) (string, error) {
 	if err == nil {
 		return string(out), nil
 	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
 	}
 	return "", fmt.Errorf("%s: %w", strings.Join(cmd.Args, " "), err)
