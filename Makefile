@@ -11,6 +11,10 @@ include versions.mk
 ARGS ?=
 # Extra words for `go test`, for example: make test TESTFLAGS="-run TestFlow"
 TESTFLAGS ?=
+# What `make test-kernels` runs: rows of test/vm/matrix/row.go (all if empty) and a regexp of tests, for example:
+# make test-kernels KERNELS="6.1 6.12" TESTS=TestConnect
+KERNELS ?=
+TESTS ?=
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 processes := collector console correlator enforcer gate uplink
@@ -33,10 +37,21 @@ test: setup build vet ## Run every test, as root, against the real kernel, conta
 	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on $(TESTFLAGS) $$(go list work | grep -v /test/e2e)
 	$(SUDO) env "PATH=$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -p=1 -timeout=10m $(TESTFLAGS) ./test/e2e/...
 
+.PHONY: test-kernels
+test-kernels: vm-tools ## Run the collector's kernel tests on Debian's kernels in VMs (KERNELS="6.1 6.12", TESTS=regexp)
+	CGO_ENABLED=0 go test -c -o bin/vm/kernel.test ./services/collector/internal/kerneltest
+	CGO_ENABLED=0 GOARCH=386 go build -o bin/vm/compat32 ./services/collector/internal/kerneltest/testdata/compat32
+	@bin/tools/matrix -run '$(TESTS)' $(KERNELS)
+
 .PHONY: test-vm
-test-vm: setup build ## Run the demo in a VM with Debian's kernel and cgroup v2 (QEMU, about a minute)
-	@deploy/dev/setup.sh qemu-system-x86_64:qemu-system-x86 cpio:cpio
+test-vm: build vm-tools ## Run the demo in a VM with Debian's kernel and cgroup v2 (QEMU, about a minute)
 	test/vm/run.sh
+
+.PHONY: vm-tools
+vm-tools: setup
+	@deploy/dev/setup.sh $(vm_commands)
+	@mkdir -p bin/tools bin/vm
+	go build -o bin/tools/matrix ./test/vm/matrix
 
 .PHONY: build
 build: ## Build every binary into bin/, static, without cgo

@@ -15,14 +15,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// 32-bit programs number their system calls differently and connect through socketcall.
-func TestB12ThirtyTwoBitSystemCalls(t *testing.T) {
+// compat32Variable names the 32-bit program where there is no Go to build it.
+const compat32Variable = "PALISADE_TEST_COMPAT32"
+
+func compat32(t *testing.T) string {
+	t.Helper()
+	if program := os.Getenv(compat32Variable); program != "" {
+		return program
+	}
 	program := filepath.Join(t.TempDir(), "compat32")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./testdata/compat32")
 	build.Env = append(os.Environ(), "GOARCH=386", "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
+	return program
+}
+
+// 32-bit programs number their system calls differently and connect through socketcall.
+func TestB12ThirtyTwoBitSystemCalls(t *testing.T) {
+	program := compat32(t)
 	w := watch(t)
 	path, inode := secret(t, t.TempDir())
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -3,7 +3,6 @@ package kerneltest
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -120,11 +119,7 @@ func TestB14LongerArgvSaysSo(t *testing.T) {
 
 func TestB13MemfdExec(t *testing.T) {
 	w := watch(t)
-	program, err := exec.LookPath("true")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, _ := perform(t, "exec-memfd", program)
+	pid, _ := perform(t, "exec-memfd")
 	event := w.await(t, "exec of the memfd", func(e *eventv1.Event) bool {
 		return isExec(pid)(e) && e.GetExec().GetExe().GetMemfd()
 	})
@@ -137,7 +132,8 @@ func TestB13MemfdExec(t *testing.T) {
 func TestB13DeletedExecutable(t *testing.T) {
 	w := watch(t)
 	path := filepath.Join(t.TempDir(), "gone")
-	program, err := os.ReadFile("/bin/true")
+	cmd := actor(t, "nothing")
+	program, err := os.ReadFile(cmd.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +148,7 @@ func TestB13DeletedExecutable(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "/proc/self/fd/3")
+	cmd.Path = "/proc/self/fd/3"
 	cmd.ExtraFiles = []*os.File{file}
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -26,7 +27,7 @@ func play(role string) int {
 		"open":         openWith,
 		"open-many":    openMany,
 		"connect":      connectTo,
-		"exec-memfd":   execMemfd,
+		"exec-memfd":   func([]string) error { return execMemfd() },
 		"trigger":      trigger,
 		"unprivileged": func([]string) error { return loadUnprivileged() },
 	}
@@ -72,7 +73,7 @@ func openWith(args []string) error {
 			if err != nil {
 				return -1, err
 			}
-			mount, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+			mount, err := unix.Open(filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 			if err != nil {
 				return -1, err
 			}
@@ -132,9 +133,9 @@ func connectTo(args []string) error {
 	return nil
 }
 
-// execMemfd becomes a program that lies in memory only: a copy of args[0].
-func execMemfd(args []string) error {
-	program, err := os.ReadFile(args[0])
+// execMemfd becomes a program that lies in memory only: a copy of this one, with nothing to do.
+func execMemfd() error {
+	program, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		return err
 	}
@@ -145,7 +146,7 @@ func execMemfd(args []string) error {
 	if _, err := unix.Write(fd, program); err != nil {
 		return err
 	}
-	return unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), []string{"innocent"}, nil)
+	return unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), []string{"innocent"}, []string{roleVariable + "=nothing", "GORACE=atexit_sleep_ms=0"})
 }
 
 // loadUnprivileged is a collector as it is deployed: load, drop everything, go on working.
