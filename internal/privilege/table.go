@@ -32,7 +32,9 @@ type Row struct {
 	HostPID bool     `yaml:"host_pid"`
 	Reads   []string `yaml:"reads"`
 	Writes  []string `yaml:"writes"`
-	Limits  Limits   `yaml:"limits"`
+	// Pins says that what it loads into the kernel may outlive it.
+	Pins   bool   `yaml:"pins"`
+	Limits Limits `yaml:"limits"`
 }
 
 // Network is how far a process reaches.

@@ -71,7 +71,7 @@ func command(t *testing.T, ambient []uintptr, configuration string, flags ...str
 	return cmd, dir
 }
 
-func row() []uintptr { return []uintptr{unix.CAP_BPF, unix.CAP_PERFMON} }
+func row() []uintptr { return []uintptr{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON} }
 
 func TestCheckAndBadInput(t *testing.T) {
 	tests := []struct {

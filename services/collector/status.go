@@ -22,6 +22,9 @@ func (c *collector) Status() *processv1.GetStatusResponse {
 		status.Facts = append(status.Facts, &processv1.Fact{Name: name, Value: value})
 	}
 	fact("tier", string(c.probes.Tier()))
+	for _, reason := range c.probes.Worse() {
+		fact("not tier", reason)
+	}
 	fact("hooks", hookNames(c.probes))
 	for _, hook := range c.probes.Missing() {
 		fact("missing hook "+hook.Name, hook.Without+": "+hook.Reason)

@@ -88,8 +88,8 @@ func TestImagesHoldOneProgramAndItsDirectories(t *testing.T) {
 }
 
 func TestOnlyTheCollectorHasFileCapabilities(t *testing.T) {
-	// What `setcap cap_perfmon,cap_bpf+ep` writes: capabilities 38 and 39.
-	want := "\x01\x00\x00\x02" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00" + "\xc0\x00\x00\x00" + "\x00\x00\x00\x00"
+	// What `setcap cap_net_admin,cap_perfmon,cap_bpf+ep` writes: capabilities 12, 38 and 39.
+	want := "\x01\x00\x00\x02" + "\x00\x10\x00\x00" + "\x00\x00\x00\x00" + "\xc0\x00\x00\x00" + "\x00\x00\x00\x00"
 	for image, files := range build(t) {
 		for name, header := range files {
 			value := header.PAXRecords[capabilityRecord]

@@ -113,6 +113,19 @@ func (g *Group) Remove() error {
 	return errors.Join(errs...)
 }
 
+// RemoveLeft removes the group parent/name that a supervisor which was killed has left, and returns its directories.
+func RemoveLeft(parent, name string) ([]string, error) {
+	var left []string
+	for _, hierarchy := range []string{root, filepath.Join(root, "*")} {
+		found, err := filepath.Glob(filepath.Join(hierarchy, parent, name))
+		if err != nil {
+			return nil, fmt.Errorf("find cgroups: %w", err)
+		}
+		left = append(left, found...)
+	}
+	return left, (&Group{directories: left}).Remove()
+}
+
 func removeBusy(directory string) error {
 	var err error
 	for range 100 {

@@ -21,7 +21,7 @@ func (s Settings) configurations(table privilege.Table) map[string]fields {
 		rules = []string{}
 	}
 	return map[string]fields{
-		"collector":  {"sockets": sockets},
+		"collector":  {"sockets": sockets, "probes": fields{"pins": s.pins()}},
 		"correlator": {"sockets": sockets, "rules": rules, "state_directory": s.stateDirectory("correlator")},
 		"gate":       {"sockets": sockets, "containerd": fields{"socket": s.Containerd}},
 		"enforcer":   {"sockets": sockets, "audit": fields{"path": s.AuditLog()}},

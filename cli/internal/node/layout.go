@@ -105,6 +105,9 @@ func (s Settings) configDirectory() string        { return filepath.Join(s.Runti
 func (s Settings) enrollDirectory() string        { return filepath.Join(s.State, "enroll") }
 func (s Settings) stateDirectory(p string) string { return filepath.Join(s.State, p) }
 
+// pins is where the collector's programs outlive it, one directory for each run-time directory.
+func (s Settings) pins() string { return filepath.Join(pinsOfAll, flatten(s.Runtime)) }
+
 // Config is the configuration file of a process.
 func (s Settings) Config(process string) string {
 	return filepath.Join(s.configDirectory(), process+".yaml")

@@ -29,6 +29,7 @@ type Node struct {
 	table    privilege.Table
 	lock     *os.File
 	groups   []*cgroup.Group
+	pinned   *pinned
 }
 
 // Prepare makes directories and configuration files. It returns ErrRunning if the directories are in use.
@@ -71,6 +72,13 @@ func (n *Node) prepare() error {
 		if err := dir.make(); err != nil {
 			return err
 		}
+	}
+	collector, err := n.table.Row("collector")
+	if err != nil {
+		return err
+	}
+	if n.pinned, err = makePins(n.settings.pins(), int(collector.UID)); err != nil {
+		return err
 	}
 	for name, content := range n.settings.configurations(n.table) {
 		if !n.settings.runs(name) {
@@ -195,6 +203,9 @@ func (n *Node) files(row privilege.Row) (launch.Files, error) {
 		Reads:  slices.Concat(n.paths(row.Reads), []string{n.settings.Config(row.Name)}),
 		Writes: slices.Concat(n.paths(row.Writes), []string{n.settings.Runtime}),
 	}
+	if row.Pins {
+		files.Writes = append(files.Writes, n.settings.pins())
+	}
 	if row.Name == "correlator" {
 		files.Reads = append(files.Reads, n.settings.Rules...)
 	}
@@ -246,9 +257,10 @@ func isolation(row privilege.Row) uintptr {
 	return flags
 }
 
-// Close removes cgroups, run-time directory and, if it is ephemeral, the state. The processes must be gone.
+// Close removes what is pinned in the kernel, cgroups, run-time directory and, if it is ephemeral, the state. The processes must
+// be gone.
 func (n *Node) Close() error {
-	var errs []error
+	errs := []error{n.pinned.remove()}
 	for _, group := range n.groups {
 		errs = append(errs, group.Remove())
 	}

@@ -239,29 +239,30 @@ static __attribute__((noinline)) int handle_change(struct call_context *c, enum 
 }
 
 /* An exec that returned has failed. */
-static __always_inline void handle_exec(struct call_context *c, enum call call)
+static __attribute__((noinline)) int handle_exec(struct call_context *c, enum call call)
 {
 	struct change_args args = { .fd = AT_FDCWD, .kind = RECORD_EXEC_FAILED };
 
 	if (c->result >= 0)
-		return;
+		return 0;
 	if (call == CALL_EXEC_AT)
 		args.fd = argument_fd(c, 0);
 	args.path = argument(c, call == CALL_EXEC_AT ? 1 : 0);
-	change_call(c, &args);
+	return change_call(c, &args);
 }
 
-static __always_inline void handle_memfd(struct call_context *c)
+static __attribute__((noinline)) int handle_memfd(struct call_context *c)
 {
 	struct memory_facts facts = {};
 
 	if (!tells(c, RECORD_MEMFD) || c->result < 0)
-		return;
+		return 0;
 	facts.file = file_of(c->task, c->result);
 	facts.flags = argument(c, 1);
 	facts.name = argument(c, 0);
 	facts.writable = true;
 	emit_memory(c->task, RECORD_MEMFD, &facts);
+	return 0;
 }
 
 static __attribute__((noinline)) int handle_mmap(struct call_context *c, enum call call)

@@ -75,7 +75,8 @@ static const volatile __u8 native_calls[CALLS] = {
 
 static __always_inline enum call call_of(struct call_context *c)
 {
-	__u32 nr = LOAD(c->regs, syscallno);
+	struct pt_regs *regs = c->regs; /* what is read through c would be relocated with it */
+	__u32 nr = LOAD(regs, syscallno);
 
 	return nr < CALLS ? native_calls[nr] : CALL_OTHER;
 }

@@ -80,7 +80,8 @@ static __always_inline void perf_fill(struct privilege_record *r, __u64 attr)
 
 static __always_inline void privilege_fill(struct privilege_record *r, struct call_context *c, enum call call)
 {
-	const struct cred *cred = LOAD(c->task, cred);
+	struct task_struct *task = c->task;
+	const struct cred *cred = LOAD(task, cred);
 
 	r->arg_count = 1;
 	r->args[0] = argument(c, 0);

@@ -114,13 +114,14 @@ static __attribute__((noinline)) int handle_send(struct call_context *c, enum ca
 
 static __attribute__((noinline)) int handle_connect(struct call_context *c, struct socket_args *a)
 {
+	struct given_address given = { .at = a->at[1], .len = a->at[2] };
 	struct sock *sk;
 
 	if (!wanted(RECORD_CONNECT) && !wanted(RECORD_CONNECT_UNIX))
 		return 0;
 	sk = sock_of(c->task, a->at[0]);
 	if (sk)
-		emit_connect(c->task, sk, a->at[1], a->at[2], c->result);
+		emit_connect(c->task, sk, &given, c->result);
 	return 0;
 }
 
@@ -171,7 +172,8 @@ static __always_inline enum call socketcall(struct call_context *c, struct socke
 							      : CALL_OTHER;
 }
 
-static __always_inline void handle_socket_call(struct call_context *c, enum call call)
+/* Not inline: its arguments must not be on the stack of every other call. */
+static __attribute__((noinline)) int handle_socket_call(struct call_context *c, enum call call)
 {
 	struct socket_args a;
 
@@ -185,5 +187,5 @@ static __always_inline void handle_socket_call(struct call_context *c, enum call
 		a.at[4] = argument(c, 4);
 		a.at[5] = argument(c, 5);
 	}
-	handle_socket(c, call, &a);
+	return handle_socket(c, call, &a);
 }

@@ -191,7 +191,8 @@ static const volatile __u8 ia32_calls[CALLS] = {
 /* Also says which table the number is of. */
 static __always_inline enum call call_of(struct call_context *c)
 {
-	__u64 nr = LOAD(c->regs, orig_ax);
+	struct pt_regs *regs = c->regs; /* what is read through c would be relocated with it */
+	__u64 nr = LOAD(regs, orig_ax);
 
 	if (compat_32(c->task)) {
 		c->flags = RECORD_COMPAT_32;

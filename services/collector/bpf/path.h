@@ -11,8 +11,30 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-/* One step takes a component or crosses a mount: 2048 one-letter names make 4096 bytes. */
+/*
+ * One step takes a component or crosses a mount: 2048 one-letter names make 4096 bytes. Where the verifier follows each
+ * step, in each of some thirty programs, that would take it seconds: there a deeper path is marked as truncated.
+ */
+#ifdef LEGACY
+#define PATH_STEPS 512
+#else
 #define PATH_STEPS 2048
+#endif
+
+/* Set by user space: the kernel has bpf_loop (Linux 5.17), of which the verifier looks at one step and not at all. */
+const volatile __u8 has_loop = 0;
+
+/* On the way from a dentry up to the root of the mount namespace. */
+struct walk {
+	struct area *area;
+	struct dentry *dentry;
+	struct dentry *root; /* of the mount */
+	struct mount *mnt;
+	__u64 whole;
+};
+
+#define WALK_ON	  0
+#define WALK_DONE 1
 
 /* Puts "/name" before the path. Returns false if there is no room. */
 static __always_inline bool path_prepend(struct area *a, struct dentry *dentry)
@@ -22,13 +44,39 @@ static __always_inline bool path_prepend(struct area *a, struct dentry *dentry)
 
 	bpf_core_read(&name, sizeof(name), &dentry->d_name);
 	len = name.len & 0xff; /* NAME_MAX is 255 */
-	if (len + 1 > at)
+	if (at <= len)
 		return false;
 	at -= len + 1;
 	a->path_at = at;
 	a->path[at & (PATH_MAX - 1)] = '/';
 	bpf_probe_read_kernel(&a->path[(at + 1) & (PATH_MAX - 1)], len, name.name);
 	return true;
+}
+
+static long walk_step(__u32 i, struct walk *w)
+{
+	/* Out of w first: what is read through w would be relocated as if the kernel had such a struct. */
+	struct dentry *dentry = w->dentry, *parent;
+	struct mount *mnt = w->mnt, *above;
+
+	if (dentry == w->root) {
+		above = BPF_CORE_READ(mnt, mnt_parent);
+		if (above == mnt || !above)
+			return WALK_DONE;
+		w->dentry = BPF_CORE_READ(mnt, mnt_mountpoint);
+		w->mnt = above;
+		w->root = BPF_CORE_READ(above, mnt.mnt_root);
+		return WALK_ON;
+	}
+	parent = BPF_CORE_READ(dentry, d_parent);
+	if (!parent)
+		return WALK_DONE;
+	w->whole = path_prepend(w->area, dentry);
+	/* A root that is not its mount's: memfd and its like, or moved out of the mount. */
+	if (!w->whole || parent == dentry)
+		return WALK_DONE;
+	w->dentry = parent;
+	return WALK_ON;
 }
 
 /*
@@ -40,35 +88,26 @@ static __always_inline bool path_prepend(struct area *a, struct dentry *dentry)
  */
 __attribute__((noinline)) int path_walk(int number, __u64 start, __u64 vfsmnt)
 {
-	struct dentry *dentry = (void *)start, *parent, *root;
-	struct mount *mnt = (void *)(vfsmnt - bpf_core_field_offset(struct mount, mnt)), *above;
-	struct area *a = area_of(number);
+	struct mount *mnt = (void *)(vfsmnt - bpf_core_field_offset(struct mount, mnt));
+	struct walk w = {
+		.area = area_of(number),
+		.dentry = (void *)start,
+		.root = BPF_CORE_READ(mnt, mnt.mnt_root),
+		.mnt = mnt,
+		.whole = true,
+	};
 	int i;
 
-	if (!a)
+	if (!w.area)
 		return true;
-	a->path_at = PATH_MAX;
-	root = BPF_CORE_READ(mnt, mnt.mnt_root);
-	for (i = 0; i < PATH_STEPS; i++) {
-		if (dentry == root) {
-			above = BPF_CORE_READ(mnt, mnt_parent);
-			if (above == mnt || !above)
-				return true;
-			dentry = BPF_CORE_READ(mnt, mnt_mountpoint);
-			mnt = above;
-			root = BPF_CORE_READ(mnt, mnt.mnt_root);
-			continue;
-		}
-		parent = BPF_CORE_READ(dentry, d_parent);
-		if (!parent)
-			return true;
-		if (!path_prepend(a, dentry))
-			return false;
-		/* A root that is not its mount's: memfd and its like, or moved out of the mount. */
-		if (parent == dentry)
-			return true;
-		dentry = parent;
-	}
+	w.area->path_at = PATH_MAX;
+#ifndef LEGACY
+	if (has_loop)
+		return bpf_loop(PATH_STEPS, walk_step, &w, 0) == PATH_STEPS ? false : w.whole;
+#endif
+	for (i = 0; i < PATH_STEPS; i++)
+		if (walk_step(i, &w) == WALK_DONE)
+			return w.whole;
 	return false;
 }
 

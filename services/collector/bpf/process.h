@@ -17,6 +17,38 @@
 /* Set by user space: from 6.16 on sched_process_exit says itself whether the group is dead. */
 const volatile __u8 exit_tells_group_dead = 0;
 
+/* Arguments on their way from the caller's memory to a record. */
+struct argv_copy {
+	struct exec_area *area;
+	__u64 to;
+	__u64 from;
+	__u64 want;
+	__u64 done; /* of want, readable or not */
+	__u64 missing;
+};
+
+static long argv_page(__u32 i, struct argv_copy *c)
+{
+	__u64 len = PAGE - ((c->from + c->done) & (PAGE - 1)), at;
+
+	if (c->done >= c->want)
+		return 1;
+	if (len > c->want - c->done)
+		len = c->want - c->done;
+	bound(len, PAGE);
+	/* Bounded where it is used: Linux 6.1 forgets the bounds of what it spills. */
+	at = c->to + c->area->argv_copied;
+	bound(at, sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX);
+	if (bpf_probe_read_user(&c->area->record[at], len, (void *)(c->from + c->done)))
+		c->missing = 1;
+	else
+		c->area->argv_copied += len;
+	c->done += len;
+	return 0;
+}
+
+#define ARGV_PAGES (ARGV_MAX / PAGE + 1)
+
 /*
  * Page by page, because one page that is swapped out must not hide the others. Leaves the bytes
  * copied in argv_copied and returns whether such a page was met. The count is in memory and the function
@@ -25,28 +57,22 @@ const volatile __u8 exit_tells_group_dead = 0;
  */
 __attribute__((noinline)) int argv_pages(int number, __u64 to, __u64 from, __u64 want)
 {
-	struct exec_area *a = exec_area_of(number);
-	__u64 done = 0, at, len;
-	int i, missing = 0;
+	struct argv_copy c = { .area = exec_area_of(number), .to = to, .from = from, .want = want };
+	int i;
 
-	if (!a)
+	if (!c.area)
 		return 0;
-	a->argv_copied = 0;
-	for (i = 0; i <= ARGV_MAX / PAGE && done < want; i++) {
-		len = PAGE - ((from + done) & (PAGE - 1));
-		if (len > want - done)
-			len = want - done;
-		bound(len, PAGE);
-		/* Bounded where it is used: Linux 6.1 forgets the bounds of what it spills. */
-		at = to + a->argv_copied;
-		bound(at, sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX);
-		if (bpf_probe_read_user(&a->record[at], len, (void *)(from + done)))
-			missing = 1;
-		else
-			a->argv_copied += len;
-		done += len;
+	c.area->argv_copied = 0;
+#ifndef LEGACY
+	if (has_loop) {
+		bpf_loop(ARGV_PAGES, argv_page, &c, 0);
+		return c.missing;
 	}
-	return missing;
+#endif
+	for (i = 0; i < ARGV_PAGES; i++)
+		if (argv_page(i, &c))
+			break;
+	return c.missing;
 }
 
 static __always_inline void argv_fill(struct exec_area *a, int number, struct exec_record *r, __u64 to,

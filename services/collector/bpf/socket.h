@@ -22,12 +22,26 @@ struct sockaddr_any {
 	__u8 v6[16];
 };
 
-/* A record of a socket, with room for the path of a unix one. Small enough for the stack. */
+/* A record of a socket, with room for the path of a unix one; in an area, because four calls share 512 bytes of stack. */
 struct socket_build {
 	struct socket_record r;
 	char path[UNIX_PATH_MAX];
 	__u32 pad;
 };
+
+static __always_inline struct socket_build *build_begin(struct task_struct *task, __u32 kind, struct area **area)
+{
+	struct socket_build *b;
+
+	*area = area_of(area_claim());
+	if (!*area) {
+		count_short(cgroup_id(task), kind, true);
+		return 0;
+	}
+	b = (void *)(*area)->record;
+	__builtin_memset(&b->r, 0, sizeof(b->r));
+	return b;
+}
 
 /* An address as given: in the caller's memory, or in the kernel's own copy of that. */
 struct given_address {
@@ -154,57 +168,77 @@ static __always_inline bool dissolved(struct socket_record *r)
 
 /*
  * What a connect that has returned came to. A refused socket has forgotten where it was to go: only the caller's memory may
- * still know.
+ * still know. Returns false if there is nothing to tell.
  */
-static __attribute__((noinline)) void emit_connect(struct task_struct *task, struct sock *sk, __u64 addr,
-						 __u32 len, long result)
+static __always_inline bool connect_fill(struct socket_build *b, struct task_struct *task, struct sock *sk,
+					 struct given_address *given, long result)
 {
-	struct given_address given = { .at = addr, .len = len };
-	struct socket_build b = {};
+	__u32 kind = b->r.header.kind;
+
+	header_fill(&b->r.header, task, kind);
+	header_result(&b->r.header, result == -ERESTARTSYS ? -EINTR : result);
+	socket_fill(&b->r, sk);
+	if (kind == RECORD_CONNECT_UNIX || !under_way(result))
+		given_fill(b, given, false);
+	else if (dissolved(&b->r))
+		return false;
+	return true;
+}
+
+static __attribute__((noinline)) int emit_connect(struct task_struct *task, struct sock *sk,
+					       struct given_address *given, long result)
+{
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	__u32 kind = family == AF_UNIX ? RECORD_CONNECT_UNIX : RECORD_CONNECT;
+	struct socket_build *b;
+	struct area *a;
 
 	if (family != AF_UNIX && !speaks_ip(family))
-		return;
+		return 0;
 	if (!wanted(kind) || !admit(cgroup_id(task), kind))
-		return;
-	header_fill(&b.r.header, task, kind);
-	header_result(&b.r.header, result == -ERESTARTSYS ? -EINTR : result);
-	socket_fill(&b.r, sk);
-	if (family == AF_UNIX || !under_way(result))
-		given_fill(&b, &given, false);
-	else if (dissolved(&b.r))
-		return;
-	socket_submit(&b, kind);
+		return 0;
+	b = build_begin(task, kind, &a);
+	if (!b)
+		return 0;
+	b->r.header.kind = kind;
+	if (connect_fill(b, task, sk, given, result))
+		socket_submit(b, kind);
+	give_back(&a->busy);
+	return 0;
 }
 
 /* An operation on a socket that is there; given may be NULL. */
 static __always_inline void emit_socket(struct task_struct *task, struct sock *sk, __u32 kind,
 					struct given_address *given)
 {
-	struct socket_build b = {};
+	struct socket_build *b;
+	struct area *a;
 
 	if (!admit(cgroup_id(task), kind))
 		return;
-	header_fill(&b.r.header, task, kind);
-	socket_fill(&b.r, sk);
+	b = build_begin(task, kind, &a);
+	if (!b)
+		return;
+	header_fill(&b->r.header, task, kind);
+	socket_fill(&b->r, sk);
 	if (given)
-		given_fill(&b, given, kind == RECORD_BIND);
-	socket_submit(&b, kind);
+		given_fill(b, given, kind == RECORD_BIND);
+	socket_submit(b, kind);
+	give_back(&a->busy);
 }
 
 static __always_inline void emit_socket_create(struct task_struct *task, __u16 family, __u16 type,
 					       __u16 protocol)
 {
-	struct socket_build b = {};
+	struct socket_record r = {};
 
 	if (!admit(cgroup_id(task), RECORD_SOCKET))
 		return;
-	header_fill(&b.r.header, task, RECORD_SOCKET);
-	b.r.family = family;
-	b.r.type = type & SOCK_TYPE_MASK;
-	b.r.protocol = protocol;
-	socket_submit(&b, RECORD_SOCKET);
+	header_fill(&r.header, task, RECORD_SOCKET);
+	r.family = family;
+	r.type = type & SOCK_TYPE_MASK;
+	r.protocol = protocol;
+	submit(&r, sizeof(r), RECORD_SOCKET);
 }
 
 /* Peers that a socket has sent to, so that each is told once; the LRU may forget one and tell it again. */
@@ -232,17 +266,23 @@ static __always_inline bool peer_is_new(struct sock *sk, struct socket_record *r
 }
 
 /* A datagram to an address given with it. */
-static __attribute__((noinline)) void emit_send(struct task_struct *task, struct sock *sk,
-					      struct given_address *given)
+static __attribute__((noinline)) int emit_send(struct task_struct *task, struct sock *sk,
+					    struct given_address *given)
 {
-	struct socket_build b = {};
+	struct socket_build *b;
+	struct area *a;
 
-	socket_fill(&b.r, sk);
-	if (!speaks_ip(b.r.family))
-		return;
-	given_fill(&b, given, false);
-	if (!peer_is_new(sk, &b.r) || !admit(cgroup_id(task), RECORD_SEND))
-		return;
-	header_fill(&b.r.header, task, RECORD_SEND);
-	socket_submit(&b, RECORD_SEND);
+	if (!speaks_ip(BPF_CORE_READ(sk, __sk_common.skc_family)))
+		return 0;
+	b = build_begin(task, RECORD_SEND, &a);
+	if (!b)
+		return 0;
+	socket_fill(&b->r, sk);
+	given_fill(b, given, false);
+	if (peer_is_new(sk, &b->r) && admit(cgroup_id(task), RECORD_SEND)) {
+		header_fill(&b->r.header, task, RECORD_SEND);
+		socket_submit(b, RECORD_SEND);
+	}
+	give_back(&a->busy);
+	return 0;
 }

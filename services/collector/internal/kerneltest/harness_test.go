@@ -64,7 +64,7 @@ func load(t *testing.T, ringBytes uint32) *watcher {
 		t.Fatalf("Load: %v", err)
 	}
 	if want := os.Getenv(tierVariable); want != "" && string(set.Tier()) != want {
-		t.Errorf("tier = %s, want %s", set.Tier(), want)
+		t.Errorf("tier = %s, want %s: %v", set.Tier(), want, set.Worse())
 	}
 	t.Cleanup(func() {
 		if err := set.Close(); err != nil {

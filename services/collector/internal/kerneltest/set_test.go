@@ -113,7 +113,8 @@ func TestRunsWithItsRowOfThePrivilegeTable(t *testing.T) {
 		ambient []uintptr
 		want    string
 	}{
-		{name: "BPF and PERFMON", ambient: []uintptr{unix.CAP_BPF, unix.CAP_PERFMON}},
+		{name: "its row", ambient: []uintptr{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON}},
+		{name: "without NET_ADMIN only DNS is missing", ambient: []uintptr{unix.CAP_BPF, unix.CAP_PERFMON}},
 		{name: "nothing", want: "missing capability CAP_BPF and CAP_PERFMON: start the collector through"},
 		{name: "only BPF", ambient: []uintptr{unix.CAP_BPF}, want: "missing capability CAP_PERFMON: start"},
 	}

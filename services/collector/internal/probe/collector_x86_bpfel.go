@@ -206,6 +206,7 @@ const (
 	collectorVarCgroupByMemoryV1      = "cgroup_by_memory_v1"
 	collectorVarExitTellsGroupDead    = "exit_tells_group_dead"
 	collectorVarGeneration            = "generation"
+	collectorVarHasLoop               = "has_loop"
 	collectorVarIteratorArea          = "iterator_area"
 	collectorVarIteratorExecArea      = "iterator_exec_area"
 	collectorVarTrialFired            = "trial_fired"
@@ -332,6 +333,7 @@ type collectorVariableSpecs struct {
 	CgroupByMemoryV1      *ebpf.VariableSpec `ebpf:"cgroup_by_memory_v1"`
 	ExitTellsGroupDead    *ebpf.VariableSpec `ebpf:"exit_tells_group_dead"`
 	Generation            *ebpf.VariableSpec `ebpf:"generation"`
+	HasLoop               *ebpf.VariableSpec `ebpf:"has_loop"`
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.VariableSpec `ebpf:"iterator_exec_area"`
 	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
@@ -406,6 +408,7 @@ type collectorVariables struct {
 	CgroupByMemoryV1      *ebpf.Variable `ebpf:"cgroup_by_memory_v1"`
 	ExitTellsGroupDead    *ebpf.Variable `ebpf:"exit_tells_group_dead"`
 	Generation            *ebpf.Variable `ebpf:"generation"`
+	HasLoop               *ebpf.Variable `ebpf:"has_loop"`
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.Variable `ebpf:"iterator_exec_area"`
 	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`

@@ -1,6 +1,12 @@
 package probe
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/palisade-sec/palisade/services/collector/internal/kernel"
+)
 
 // Place says what kind of place in the kernel a hook is, and so how its program gets there.
 type Place int
@@ -117,14 +123,26 @@ var (
 
 const ringUnseen = "operations of io_uring are not told as such"
 
+// ringHookOf chooses among the shapes that the tracepoint of io_uring's operations has had.
+func ringHookOf(types *btf.Spec) Hook {
+	if len(kernel.TracepointArguments(types, ringRequest.Name)) > 0 {
+		return ringRequest
+	}
+	arguments := kernel.TracepointArguments(types, ringEntry.Name)
+	if len(arguments) > 0 && kernel.IsPointerTo(arguments[0].Type, "io_kiocb") {
+		return ringEntry
+	}
+	return ringOpcode
+}
+
 // hooksOf lists what a tier attaches on a kernel, in order.
-func hooksOf(tier Tier, k kernel) []Hook {
+func hooksOf(tier Tier, k kernel.Kernel) []Hook {
 	hooks := slices.Clone(lifecycle)
 	if tier == TierTracepoint {
 		hooks = append(hooks, ends...)
 	} else {
 		hooks = append(hooks, decisions...)
 	}
-	hooks = append(hooks, k.ringHook)
+	hooks = append(hooks, ringHookOf(k.Types))
 	return append(hooks, packets...)
 }

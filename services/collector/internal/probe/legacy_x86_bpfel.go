@@ -206,6 +206,7 @@ const (
 	legacyVarCgroupByMemoryV1      = "cgroup_by_memory_v1"
 	legacyVarExitTellsGroupDead    = "exit_tells_group_dead"
 	legacyVarGeneration            = "generation"
+	legacyVarHasLoop               = "has_loop"
 	legacyVarIteratorArea          = "iterator_area"
 	legacyVarIteratorExecArea      = "iterator_exec_area"
 	legacyVarTrialFired            = "trial_fired"
@@ -332,6 +333,7 @@ type legacyVariableSpecs struct {
 	CgroupByMemoryV1      *ebpf.VariableSpec `ebpf:"cgroup_by_memory_v1"`
 	ExitTellsGroupDead    *ebpf.VariableSpec `ebpf:"exit_tells_group_dead"`
 	Generation            *ebpf.VariableSpec `ebpf:"generation"`
+	HasLoop               *ebpf.VariableSpec `ebpf:"has_loop"`
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.VariableSpec `ebpf:"iterator_exec_area"`
 	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
@@ -406,6 +408,7 @@ type legacyVariables struct {
 	CgroupByMemoryV1      *ebpf.Variable `ebpf:"cgroup_by_memory_v1"`
 	ExitTellsGroupDead    *ebpf.Variable `ebpf:"exit_tells_group_dead"`
 	Generation            *ebpf.Variable `ebpf:"generation"`
+	HasLoop               *ebpf.Variable `ebpf:"has_loop"`
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.Variable `ebpf:"iterator_exec_area"`
 	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`

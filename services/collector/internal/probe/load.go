@@ -8,32 +8,41 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/palisade-sec/palisade/services/collector/internal/kernel"
 )
 
 // Load loads and attaches everything, or takes over what an earlier collector left pinned. If a required hook is refused, nothing
 // stays behind but what was there before.
 func Load(cfg Config) (*Set, error) {
-	kernel, err := readKernel()
+	running, err := kernel.Read()
 	if err != nil {
 		return nil, err
 	}
-	object, err := loadObject(kernel)
+	if running.Legacy {
+		// Linux before 5.11 charges maps to the user. Where we may not raise the limit, loading says so.
+		_ = rlimit.RemoveMemlock()
+	}
+	object, err := loadObject(running)
 	if err != nil {
 		return nil, err
 	}
-	set := &Set{tier: cfg.Tier, kernel: kernel, rates: cfg.Rates}
+	set := &Set{tier: cfg.Tier, kernel: running, rates: cfg.Rates}
 	if set.tier == "" {
-		if set.tier, err = detectTier(object); err != nil {
-			return nil, err
-		}
+		set.tier, set.worse = detectTier(object)
 	}
 	if set.pins, err = openPins(cfg.Pins); err != nil {
 		return nil, err
 	}
 	if err := set.start(object, cfg); err != nil {
+		if len(set.worse) > 0 {
+			err = fmt.Errorf("%w (not tier %s)", err, strings.Join(set.worse, "; not tier "))
+		}
 		return nil, errors.Join(err, set.Close())
 	}
 	return set, nil
@@ -74,7 +83,7 @@ func (s *Set) begin(object *ebpf.CollectionSpec, cfg Config, hooks []Hook, diges
 	}
 	programs, err := s.load(object, list)
 	if err != nil {
-		return err
+		return errors.Join(err, closeAll(programs))
 	}
 	for _, l := range list {
 		if err := s.attach(l, programs[l.name()]); err != nil {
@@ -153,53 +162,64 @@ func (s *Set) resume(object *ebpf.CollectionSpec, cfg Config, generation uint64,
 	return errors.Join(s.attach(list[0], programs[list[0].name()]), s.Want(Kinds(now.Wanted)))
 }
 
-// load loads the maps and programs, leaving out optional programs that the kernel refuses. Maps that are pinned and fit are
-// taken instead of new ones; if they do not fit, all pins go.
+// load loads the maps, then each program by itself, leaving out optional ones that the kernel refuses.
 func (s *Set) load(object *ebpf.CollectionSpec, list []loadable) (map[string]*ebpf.Program, error) {
-	object.Programs = make(map[string]*ebpf.ProgramSpec, len(list))
-	for _, l := range list {
-		object.Programs[l.name()] = l.spec
+	collection, err := s.loadMaps(object)
+	if err != nil {
+		return nil, kernel.Explain("maps", s.kernel.Release, err)
 	}
-	options := s.persist(object)
-	for {
-		collection, err := ebpf.NewCollectionWithOptions(object, options)
-		if errors.Is(err, ebpf.ErrMapIncompatible) {
-			if err := s.pins.forget(); err != nil {
-				return nil, err
+	defer collection.Close() // what is not taken out of it: the programs' own variables, which the programs hold
+	programs := make(map[string]*ebpf.Program, len(list))
+	for _, l := range list {
+		program, err := loadOne(object, l, collection.Maps)
+		if err != nil {
+			err = kernel.Explain(l.hook.Name, s.kernel.Release, err)
+			if l.hook.Required {
+				return programs, err
 			}
+			s.miss(l.hook, err.Error())
 			continue
 		}
-		if err == nil {
-			defer collection.Close() // what is not taken out of it
-			if err := collection.Assign(&s.maps); err != nil {
-				return nil, fmt.Errorf("assign maps: %w", err)
-			}
-			programs := make(map[string]*ebpf.Program, len(object.Programs))
-			for name := range object.Programs {
-				programs[name] = collection.DetachProgram(name)
-			}
-			return programs, nil
-		}
-		l, ok := refused(err, list)
-		if _, loaded := object.Programs[l.name()]; !ok || !loaded || l.hook.Required {
-			return nil, explain(l.hook.Name, s.kernel.release, err)
-		}
-		s.miss(l.hook, explain(l.hook.Name, s.kernel.release, err).Error())
-		delete(object.Programs, l.name())
+		programs[l.name()] = program
 	}
+	if err := collection.Assign(&s.maps); err != nil {
+		return programs, fmt.Errorf("assign maps: %w", err)
+	}
+	return programs, nil
 }
 
-// persist marks the maps that outlive a collector.
-func (s *Set) persist(object *ebpf.CollectionSpec) ebpf.CollectionOptions {
-	if s.pins.none() {
-		return ebpf.CollectionOptions{}
-	}
-	for name, spec := range object.Maps {
-		if name[0] != '.' { // not the programs' own variables
-			spec.Pinning = ebpf.PinByName
+// loadMaps makes the maps, or takes those that are pinned and fit. If they do not fit, all pins go.
+func (s *Set) loadMaps(object *ebpf.CollectionSpec) (*ebpf.Collection, error) {
+	spec, options := object.Copy(), ebpf.CollectionOptions{}
+	spec.Programs = nil
+	if !s.pins.none() {
+		options.Maps.PinPath = s.pins.maps()
+		for name, m := range spec.Maps {
+			if name[0] != '.' { // not the programs' own variables
+				m.Pinning = ebpf.PinByName
+			}
 		}
 	}
-	return ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: s.pins.maps()}}
+	collection, err := ebpf.NewCollectionWithOptions(spec, options)
+	if errors.Is(err, ebpf.ErrMapIncompatible) {
+		if err := s.pins.forget(); err != nil {
+			return nil, err
+		}
+		return ebpf.NewCollectionWithOptions(spec, options)
+	}
+	return collection, err
+}
+
+// loadOne loads one program onto the maps.
+func loadOne(object *ebpf.CollectionSpec, l loadable, onto map[string]*ebpf.Map) (*ebpf.Program, error) {
+	spec := object.Copy()
+	spec.Programs = map[string]*ebpf.ProgramSpec{l.hook.Program: l.spec}
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: onto})
+	if err != nil {
+		return nil, err
+	}
+	defer collection.Close()
+	return collection.DetachProgram(l.hook.Program), nil
 }
 
 // attach puts a program in its place. A place that refuses is a missing hook, unless it is required.
@@ -221,7 +241,7 @@ func (s *Set) attach(l loadable, program *ebpf.Program) error {
 		}
 		return nil
 	}
-	err = explain(l.hook.Name, s.kernel.release, err)
+	err = kernel.Explain(l.hook.Name, s.kernel.Release, err)
 	if l.hook.Required {
 		return errors.Join(err, program.Close())
 	}
@@ -230,6 +250,14 @@ func (s *Set) attach(l loadable, program *ebpf.Program) error {
 		return nil // closed with the set
 	}
 	return program.Close()
+}
+
+func closeAll(programs map[string]*ebpf.Program) error {
+	var errs []error
+	for _, program := range programs {
+		errs = append(errs, program.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // randomGeneration is never 0, which owns nothing.

@@ -11,6 +11,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/services/collector/internal/kernel"
 )
 
 // errNoCgroup2 means that there is no place for the programs that see packets.
@@ -23,7 +25,7 @@ func (s *Set) attachPackets() error {
 	if err != nil {
 		return fmt.Errorf("read built-in programs: %w", err)
 	}
-	values := map[string]any{"cgroup_by_memory_v1": flag(s.kernel.cgroupByMemory), "generation": s.generation}
+	values := map[string]any{"cgroup_by_memory_v1": flag(s.kernel.CgroupByMemory), "generation": s.generation}
 	for name, value := range values {
 		if err := object.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
@@ -39,7 +41,7 @@ func (s *Set) attachPackets() error {
 	}
 	if err := s.attachTo(object, shared); err != nil {
 		for _, hook := range packets {
-			s.miss(hook, explain(hook.Name, s.kernel.release, err).Error())
+			s.miss(hook, kernel.Explain(hook.Name, s.kernel.Release, err).Error())
 		}
 	}
 	return nil

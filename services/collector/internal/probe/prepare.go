@@ -7,6 +7,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/palisade-sec/palisade/services/collector/internal/kernel"
 )
 
 // Areas of memory that records are built in, see bpf/area.h.
@@ -16,9 +18,9 @@ const (
 )
 
 // loadObject reads the built-in programs for the kernel.
-func loadObject(k kernel) (*ebpf.CollectionSpec, error) {
+func loadObject(k kernel.Kernel) (*ebpf.CollectionSpec, error) {
 	load := loadCollector
-	if k.legacy {
+	if k.Legacy {
 		load = loadLegacy
 	}
 	object, err := load()
@@ -29,20 +31,20 @@ func loadObject(k kernel) (*ebpf.CollectionSpec, error) {
 }
 
 // digestOf tells apart what would be loaded: programs, tier, kernel and sizes.
-func digestOf(k kernel, tier Tier, cfg Config) []byte {
+func digestOf(k kernel.Kernel, tier Tier, cfg Config) []byte {
 	sum := sha256.New()
 	programs := _CollectorBytes
-	if k.legacy {
+	if k.Legacy {
 		programs = _LegacyBytes
 	}
 	sum.Write(programs)
 	sum.Write(_DnsBytes)
-	fmt.Fprintln(sum, k.release, tier, cfg.UrgentBytes, cfg.BulkBytes)
+	fmt.Fprintln(sum, k.Release, tier, cfg.UrgentBytes, cfg.BulkBytes)
 	return sum.Sum(nil)
 }
 
 // size fills in what only this machine and this load know: sizes and load-time switches.
-func size(object *ebpf.CollectionSpec, cfg Config, k kernel, generation uint64) error {
+func size(object *ebpf.CollectionSpec, cfg Config, k kernel.Kernel, generation uint64) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("count processors: %w", err)
@@ -53,9 +55,10 @@ func size(object *ebpf.CollectionSpec, cfg Config, k kernel, generation uint64) 
 	object.Maps["areas"].MaxEntries = iteratorArea + 1
 	object.Maps["exec_areas"].MaxEntries = iteratorExecArea + 1
 	values := map[string]any{
-		"cgroup_by_memory_v1":   flag(k.cgroupByMemory),
-		"exit_tells_group_dead": flag(k.exitTellsGroupDead),
+		"cgroup_by_memory_v1":   flag(k.CgroupByMemory),
+		"exit_tells_group_dead": flag(k.ExitTellsGroupDead),
 		"generation":            generation,
+		"has_loop":              flag(k.Loop),
 		"iterator_area":         iteratorArea,
 		"iterator_exec_area":    iteratorExecArea,
 	}
@@ -91,14 +94,14 @@ func (l loadable) name() string {
 }
 
 // programsOf makes the list of programs that a tier's hooks need on the kernel; hooks without any place there are missing.
-func programsOf(hooks []Hook, tier Tier, object *ebpf.CollectionSpec, k kernel) (list []loadable, missing []Hook) {
+func programsOf(hooks []Hook, tier Tier, object *ebpf.CollectionSpec, k kernel.Kernel) (list []loadable, missing []Hook) {
 	for _, hook := range hooks {
 		if hook.Place == Cgroup {
 			continue // of another object
 		}
 		places := []string{hook.Name}
 		if hook.Place == Call {
-			places = functionsOf(hook.Calls, k.types)
+			places = functionsOf(hook.Calls, k.Types)
 		}
 		if len(places) == 0 {
 			missing = append(missing, hook)

@@ -18,6 +18,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/palisade-sec/palisade/services/collector/internal/kernel"
 )
 
 // Config of the probes.
@@ -64,7 +66,8 @@ func (c Config) Validate() error {
 // Set is the loaded and attached programs. Close detaches them, unless they are pinned.
 type Set struct {
 	tier       Tier
-	kernel     kernel
+	worse      []string // why it is not a better tier
+	kernel     kernel.Kernel
 	rates      Rates
 	generation uint64 // of the programs, random
 	resumed    bool
@@ -85,6 +88,9 @@ type Missing struct {
 
 // Tier is what this kernel allows.
 func (s *Set) Tier() Tier { return s.tier }
+
+// Worse says why it is not a better one, a line for each.
+func (s *Set) Worse() []string { return s.worse }
 
 // Resumed says that the programs ran before this process did, and have gone on without a collector.
 func (s *Set) Resumed() bool { return s.resumed }

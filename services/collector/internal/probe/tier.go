@@ -1,11 +1,15 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/palisade-sec/palisade/services/collector/internal/kernel"
 )
 
 // Tier is what the kernel allows us.
@@ -24,51 +28,54 @@ const (
 // CanDeny says whether an operation can be refused before it happens.
 func (t Tier) CanDeny() bool { return t == TierLSM || t == TierModifyReturn }
 
-// detectTier tries the tiers for real, best first. That a program attaches proves nothing: without "bpf" in the boot's lsm=
-// list the kernel takes LSM programs and never calls them.
-func detectTier(object *ebpf.CollectionSpec) (Tier, error) {
+// detectTier tries the tiers for real, best first, and says why the better ones do not work. That a program attaches proves
+// nothing: without "bpf" in the boot's lsm= list the kernel takes LSM programs and never calls them.
+func detectTier(object *ebpf.CollectionSpec) (best Tier, reasons []string) {
 	for _, tier := range []Tier{TierLSM, TierModifyReturn} {
-		fires, err := firesIn(tier, object)
-		if err != nil {
-			return "", err
+		err := try(tier, object)
+		if err == nil {
+			return tier, reasons
 		}
-		if fires {
-			return tier, nil
-		}
+		reasons = append(reasons, fmt.Sprintf("%s: %v", tier, err))
 	}
-	return TierTracepoint, nil
+	return TierTracepoint, reasons
 }
 
 // trial is the program that is tried: it notes that a file was opened.
 const trial = "on_trial"
 
-// firesIn attaches the trial and opens a file. A kernel that refuses the attachment has not this tier; that is no error.
-func firesIn(tier Tier, object *ebpf.CollectionSpec) (bool, error) {
+var errNotCalled = errors.New(`the kernel takes such programs but does not call them: "bpf" is not in the boot parameter lsm=`)
+
+// try attaches the trial and opens a file. Its error is why a kernel does not have the tier.
+func try(tier Tier, object *ebpf.CollectionSpec) error {
 	spec := object.Copy()
 	program := spec.Programs[trial]
 	target(program, Hook{Name: "file_open", Place: Decision}, tier)
 	spec.Programs = map[string]*ebpf.ProgramSpec{trial: program}
-	spec.Maps = map[string]*ebpf.MapSpec{".bss": spec.Maps[".bss"]}
+	maps.DeleteFunc(spec.Maps, func(name string, _ *ebpf.MapSpec) bool { return name[0] != '.' }) // variables stay
 	collection, err := ebpf.NewCollection(spec)
 	if err != nil {
-		return false, nil //nolint:nilerr // the kernel has not this tier
+		return kernel.OneLine(err)
 	}
 	defer collection.Close()
 	attached, err := attachProgram(collection.Programs[trial])
 	if err != nil {
-		return false, nil //nolint:nilerr // the kernel has not this tier
+		return kernel.OneLine(err)
 	}
 	defer attached.Close()
 	f, err := os.Open("/proc/self/stat")
 	if err != nil {
-		return false, fmt.Errorf("try tier %s: %w", tier, err)
+		return fmt.Errorf("open a file: %w", err)
 	}
 	defer f.Close()
 	var fired uint32
 	if err := collection.Variables["trial_fired"].Get(&fired); err != nil {
-		return false, fmt.Errorf("read trial_fired: %w", err)
+		return fmt.Errorf("read trial_fired: %w", err)
 	}
-	return fired != 0, nil
+	if fired == 0 {
+		return errNotCalled
+	}
+	return nil
 }
 
 // target points a program at its place in a tier.

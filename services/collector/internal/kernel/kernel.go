@@ -1,4 +1,6 @@
-package probe
+// Package kernel says what the running kernel is like, and what its refusals mean. In: its type information, release and this
+// process's cgroups and capabilities. Out: facts that programs must know before they are loaded, and errors of one line.
+package kernel
 
 import (
 	"bytes"
@@ -13,18 +15,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernel is what the programs must know about the running one before they are loaded.
-type kernel struct {
-	release string
-	// exitTellsGroupDead: sched_process_exit has its second argument (Linux 6.16).
-	exitTellsGroupDead bool
-	// cgroupByMemory: no cgroup2 hierarchy, so containers differ only in their v1 cgroups.
-	cgroupByMemory bool
-	// legacy: before Linux 5.13, programs know no typed current task and no atomic exchange.
-	legacy bool
-	// ringHook is the tracepoint of io_uring's operations.
-	ringHook Hook
-	types    *btf.Spec
+// Kernel is what the programs must know about the running one before they are loaded.
+type Kernel struct {
+	Release string
+	// ExitTellsGroupDead: sched_process_exit has its second argument (Linux 6.16).
+	ExitTellsGroupDead bool
+	// CgroupByMemory: no cgroup2 hierarchy, so containers differ only in their v1 cgroups.
+	CgroupByMemory bool
+	// Legacy: before Linux 5.13, programs know no typed current task and no atomic exchange.
+	Legacy bool
+	// Loop: programs can loop without the verifier following each turn (Linux 5.17).
+	Loop  bool
+	Types *btf.Spec
 }
 
 const (
@@ -35,28 +37,29 @@ const (
 // ErrNoBTF means that the kernel was built without the type information the programs need.
 var ErrNoBTF = errors.New("no kernel type information")
 
-func readKernel() (kernel, error) {
+// Read reads them. It fails without type information.
+func Read() (Kernel, error) {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
-		return kernel{}, fmt.Errorf("read kernel release: %w", err)
+		return Kernel{}, fmt.Errorf("read kernel release: %w", err)
 	}
-	k := kernel{release: unix.ByteSliceToString(name.Release[:])}
-	if err := checkBTF(btfPath, k.release); err != nil {
-		return kernel{}, err
+	k := Kernel{Release: unix.ByteSliceToString(name.Release[:])}
+	if err := checkBTF(btfPath, k.Release); err != nil {
+		return Kernel{}, err
 	}
 	types, err := btf.LoadKernelSpec()
 	if err != nil {
-		return kernel{}, fmt.Errorf("read %s: %w", btfPath, err)
+		return Kernel{}, fmt.Errorf("read %s: %w", btfPath, err)
 	}
-	k.types = types
-	k.exitTellsGroupDead = len(tracepointArguments(types, "sched_process_exit")) >= 2
-	k.ringHook = ringHookOf(types)
-	k.legacy = !hasHelper(types, "BPF_FUNC_for_each_map_elem") // of 5.13
+	k.Types = types
+	k.ExitTellsGroupDead = len(TracepointArguments(types, "sched_process_exit")) >= 2
+	k.Loop = hasHelper(types, "BPF_FUNC_loop")
+	k.Legacy = !hasHelper(types, "BPF_FUNC_for_each_map_elem") // of 5.13
 	cgroups, err := os.ReadFile(cgroupPath)
 	if err != nil {
-		return kernel{}, fmt.Errorf("read own cgroups: %w", err)
+		return Kernel{}, fmt.Errorf("read own cgroups: %w", err)
 	}
-	k.cgroupByMemory = onlyV1(cgroups)
+	k.CgroupByMemory = onlyV1(cgroups)
 	return k, nil
 }
 
@@ -72,8 +75,8 @@ func checkBTF(path, release string) error {
 	return f.Close()
 }
 
-// tracepointArguments are what a typed tracepoint passes, without the leading private pointer.
-func tracepointArguments(types *btf.Spec, name string) []btf.FuncParam {
+// TracepointArguments are what a typed tracepoint passes, without the leading private pointer.
+func TracepointArguments(types *btf.Spec, name string) []btf.FuncParam {
 	var def *btf.Typedef
 	if err := types.TypeByName("btf_trace_"+name, &def); err != nil {
 		return nil
@@ -89,19 +92,8 @@ func tracepointArguments(types *btf.Spec, name string) []btf.FuncParam {
 	return proto.Params[1:]
 }
 
-// ringHookOf chooses among the shapes that the tracepoint of io_uring's operations has had.
-func ringHookOf(types *btf.Spec) Hook {
-	if len(tracepointArguments(types, ringRequest.Name)) > 0 {
-		return ringRequest
-	}
-	arguments := tracepointArguments(types, ringEntry.Name)
-	if len(arguments) > 0 && isPointerTo(arguments[0].Type, "io_kiocb") {
-		return ringEntry
-	}
-	return ringOpcode
-}
-
-func isPointerTo(t btf.Type, name string) bool {
+// IsPointerTo says whether a type is a pointer to a struct of that name.
+func IsPointerTo(t btf.Type, name string) bool {
 	pointer, ok := t.(*btf.Pointer)
 	if !ok {
 		return false

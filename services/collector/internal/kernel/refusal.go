@@ -1,4 +1,4 @@
-package probe
+package kernel
 
 import (
 	"errors"
@@ -17,23 +17,17 @@ var (
 	ErrRefused = errors.New("refused by the kernel's verifier")
 )
 
-// refused finds the program that an error of cilium/ebpf is about; that package names it only in the text.
-func refused(err error, list []loadable) (loadable, bool) {
-	for _, l := range list {
-		if strings.Contains(err.Error(), "program "+l.name()+":") {
-			return l, true
-		}
-	}
-	return loadable{hook: Hook{Name: "maps"}}, false
-}
-
-// explain makes one line of an error: what is missing, where, and what to do. cilium/ebpf answers a missing
+// Explain makes one line of an error: what is missing, where, and what to do. cilium/ebpf answers a missing
 // capability with advice on MEMLOCK, and a refusal with the verifier's whole log.
-func explain(hook, release string, err error) error {
+func Explain(hook, release string, err error) error {
 	missing := missingCapabilities()
 	if errors.Is(err, unix.EPERM) && len(missing) > 0 {
 		return fmt.Errorf("%w %s: start the collector through `palisade up`, or give its binary "+
-			"cap_bpf,cap_perfmon+ep or its container BPF and PERFMON", ErrCapability, strings.Join(missing, " and "))
+			"cap_bpf,cap_net_admin,cap_perfmon+ep or its container BPF, NET_ADMIN and PERFMON", ErrCapability, strings.Join(missing, " and "))
+	}
+	if errors.Is(err, unix.EPERM) && memlockShort() {
+		return fmt.Errorf("load %s: Linux %s charges BPF maps to the user, whose limit of locked memory is too low: %w: "+
+			"raise it (ulimit -l unlimited, LimitMEMLOCK=infinity)", hook, release, unix.EPERM)
 	}
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("attach %s: kernel %s refuses this kind of program (a lockdown, an LSM or a seccomp "+
@@ -47,6 +41,31 @@ func explain(hook, release string, err error) error {
 		return fmt.Errorf("load %s: not supported by Linux %s, needs 5.10 or later: %w", hook, release, err)
 	}
 	return fmt.Errorf("load %s on Linux %s: %w", hook, release, err)
+}
+
+// memlockShort says whether the limit of locked memory is below what maps need where they are charged to it. Newer kernels
+// charge the control group, and then it means nothing.
+func memlockShort() bool {
+	var limit unix.Rlimit
+	var name unix.Utsname
+	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) != nil || unix.Uname(&name) != nil {
+		return false
+	}
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	const needed = 64 << 20
+	return err == nil && (major < 5 || major == 5 && minor < 11) && limit.Cur < needed
+}
+
+// OneLine is an error of cilium/ebpf without the verifier's log and without advice on MEMLOCK.
+func OneLine(err error) error {
+	if refusal := (*ebpf.VerifierError)(nil); errors.As(err, &refusal) {
+		return fmt.Errorf("%w: %s", refusal.Cause, lastLine(refusal.Log))
+	}
+	if errors.Is(err, unix.EPERM) {
+		return unix.EPERM
+	}
+	return err
 }
 
 // lastLine is the verifier's last complaint, before its statistics.
