@@ -148,7 +148,12 @@ func (c *compiler) strings(n *condition.Check, f field.Field, out *compiled) pre
 		c.fail(c.text.place(n.Values[0].Offset), "%v", err)
 		return nil
 	}
-	if f.AnyStr != nil {
+	switch {
+	case f.AnyStr != nil && f.AllNotEqual && n.Op == condition.NotEqual:
+		equal := func(s string) bool { return !match(s) }
+		present := exists(f)
+		return func(c *field.Context) bool { return present(c) && !f.AnyStr(c, equal) }
+	case f.AnyStr != nil:
 		return func(c *field.Context) bool { return f.AnyStr(c, match) }
 	}
 	return func(c *field.Context) bool {
@@ -165,11 +170,8 @@ func (c *compiler) numbers(n *condition.Check, f field.Field, out *compiled) pre
 	}
 	var values []int64
 	for _, s := range c.values(n) {
-		v, err := strconv.ParseInt(s, 10, 64)
-		if err != nil {
-			v, err = strconv.ParseInt(s, 0, 64)
-		}
-		if err != nil {
+		v, ok := numberOf(s, f)
+		if !ok {
 			c.fail(c.text.place(n.Values[0].Offset), "%s is a number, %q is none", n.Left.Field, s)
 			return nil
 		}
@@ -199,6 +201,18 @@ func (c *compiler) numbers(n *condition.Check, f field.Field, out *compiled) pre
 		v, ok := get(c)
 		return ok && match(v)
 	}
+}
+
+// numberOf reads a number, or a word that the field takes for one.
+func numberOf(s string, f field.Field) (int64, bool) {
+	v, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		v, err = strconv.ParseInt(s, 0, 64)
+	}
+	if err != nil && f.Word != nil {
+		return f.Word(s)
+	}
+	return v, err == nil
 }
 
 // asksForSign says whether the comparison has the same answer for every number that is not

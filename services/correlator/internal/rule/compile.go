@@ -75,9 +75,9 @@ func (c *compiler) rule(trees []located) compiled {
 func (c *compiler) node(n condition.Node) compiled {
 	switch n := n.(type) {
 	case *condition.And:
-		return all(c.nodes(n.Terms))
+		return all(c.nodes(n.Terms, never))
 	case *condition.Or:
-		return oneOf(c.nodes(n.Terms))
+		return oneOf(c.nodes(n.Terms, always))
 	case *condition.Not:
 		return not(c.node(n.Term))
 	case *condition.Macro:
@@ -88,10 +88,15 @@ func (c *compiler) node(n condition.Node) compiled {
 	return compiled{known: never}
 }
 
-func (c *compiler) nodes(terms []condition.Node) []compiled {
-	out := make([]compiled, len(terms))
-	for i, t := range terms {
-		out[i] = c.node(t)
+// nodes compiles terms, up to one that decides. Of all kinds at once it compiles every term, to find what is wrong.
+func (c *compiler) nodes(terms []condition.Node, decides knowledge) []compiled {
+	out := make([]compiled, 0, len(terms))
+	for _, t := range terms {
+		term := c.node(t)
+		out = append(out, term)
+		if term.known == decides && c.kinds != field.AllKinds {
+			break
+		}
 	}
 	return out
 }
