@@ -102,7 +102,7 @@ func (w *world) run(t *testing.T) (stop func()) {
 		t.Fatalf("delivery.New() error = %v", err)
 	}
 	w.delivery = d
-	events := subscription.New(collector, log)
+	events := subscription.New(collector, nil, log)
 	engine, err := New(DefaultConfig(), Deps{Rules: load(t), Batches: events.Batches(), Runtime: w.runtime, Sink: d, Log: log, Metrics: registry})
 	if err != nil {
 		t.Fatalf("New() error = %v", err)

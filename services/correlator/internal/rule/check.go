@@ -8,11 +8,12 @@ import (
 
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
 )
 
 // check compiles one comparison.
 func (c *compiler) check(n *condition.Check) compiled {
-	out := compiled{known: never, size: 1}
+	out := compiled{known: never, size: 1, paths: interest.Everything()}
 	f, ok := c.operand(n.Left, &out)
 	if !ok {
 		return out
@@ -50,6 +51,12 @@ func (c *compiler) check(n *condition.Check) compiled {
 	}
 	if out.match != nil {
 		out.known = depends
+	}
+	if c.sample != nil && f.ByAccess && right == nil && out.known == depends {
+		out.known = never
+		if out.match(c.sample) {
+			out.known = always
+		}
 	}
 	return out
 }
@@ -147,6 +154,9 @@ func (c *compiler) strings(n *condition.Check, f field.Field, out *compiled) pre
 	if err != nil {
 		c.fail(c.text.place(n.Values[0].Offset), "%v", err)
 		return nil
+	}
+	if c.sample != nil {
+		out.paths = interest.Matching(f.Path, n.Op, values)
 	}
 	switch {
 	case f.AnyStr != nil && f.AllNotEqual && n.Op == condition.NotEqual:
