@@ -197,8 +197,9 @@ func flagsOf(kind Kinds) spelling {
 		return clones
 	case KindModuleLoad:
 		return modules
+	default:
+		return opens
 	}
-	return opens
 }
 
 // appendTo appends the mask as Falco writes it: names joined by |, 0 for none; capabilities by blanks, nothing for none.

@@ -87,6 +87,7 @@ func socketOf(e *eventv1.Event) (socket, bool) {
 			s.remote = k.GetAddress()
 		case KindBind, KindListen:
 			s.local, s.incoming = k.GetAddress(), true
+		default: // no address
 		}
 		return s, true
 	}

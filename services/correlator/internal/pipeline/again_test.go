@@ -10,6 +10,8 @@ import (
 
 	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 )
 
@@ -184,5 +186,37 @@ func TestAnEventOfNoProcessIsJudged(t *testing.T) {
 			b.pass(DefaultConfig().Hold.For)
 			b.want(want)
 		})
+	}
+}
+
+func TestNobodyIsKilledForWhatNoProcessDid(t *testing.T) {
+	b := newBench(t, DefaultConfig())
+	set, _, err := rule.Load(rule.Source{Name: "dns.yaml", Data: []byte(`
+- rule: asked
+  desc: d
+  condition: evt.type = dns_question and dns.question = evil.example
+  output: "%dns.question"
+  priority: critical
+  effect: prevent
+`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.deps.Rules, b.matches = set, newMatches(set)
+	b.host()
+	b.feed("one", exec(40, 20, ctrNS, 1001, "/app"))
+	b.tell(running("c1", 40))
+	for _, pid := range []uint32{0, 40} {
+		e := base(pid, 0, ctrNS, 1001)
+		e.Process = &eventv1.ProcessKey{Pid: pid, StartBoottimeNs: uint64(pid) * 10}
+		e.Kind = &eventv1.Event_Dns{Dns: &eventv1.Dns{Questions: []*eventv1.DnsQuestion{{Name: "evil.example"}}}}
+		b.feed("one", e)
+	}
+	b.want("asked@c1", "asked@c1")
+	if item := b.sink.items[0]; item.Kill != nil || item.Finding.GetAction().GetOutcome() != findingv1.ActionOutcome_ACTION_OUTCOME_REFUSED {
+		t.Errorf("kill = %v, action = %v, want none and refused", item.Kill, item.Finding.GetAction())
+	}
+	if got := b.sink.items[1].Kill.GetProcess().GetPid(); got != 40 {
+		t.Errorf("kill = %d, want who asked", got)
 	}
 }
