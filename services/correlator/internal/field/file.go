@@ -132,16 +132,15 @@ const (
 func classOf(c *Context) (fdClass, bool) {
 	kind := KindOf(c.Event)
 	switch {
+	case kind == KindFileOpen: // what most events are comes first
+		return fileClass(c.Event.GetFileOpen().GetFile().GetMode()), true
 	case kind == KindMemfd:
 		return fdClass{"memfd", "m"}, true
 	case kind == KindModuleLoad:
 		return fdClass{"file", "f"}, c.Event.GetPrivilege().GetName() != ""
 	case inodeKinds.Has(kind):
 		f, ok := inode(c)
-		if f.GetMode()&modeType == modeDir {
-			return fdClass{"directory", "d"}, ok
-		}
-		return fdClass{"file", "f"}, ok
+		return fileClass(f.GetMode()), ok
 	}
 	s, _ := socketOf(c.Event)
 	switch s.family {
@@ -157,6 +156,13 @@ func classOf(c *Context) (fdClass, bool) {
 	return fdClass{}, false
 }
 
+func fileClass(mode uint32) fdClass {
+	if mode&modeType == modeDir {
+		return fdClass{"directory", "d"}
+	}
+	return fdClass{"file", "f"}
+}
+
 func fdType(c *Context) (string, bool) {
 	class, ok := classOf(c)
 	return class.name, ok
@@ -169,6 +175,9 @@ func fdTypeChar(c *Context) (string, bool) {
 
 // fdName is put together once for an event if it is a connection.
 func fdName(c *Context) (string, bool) {
+	if open := c.Event.GetFileOpen(); open != nil { // as most events are
+		return text(open.GetFile().GetPath())
+	}
 	s, ok := socketOf(c.Event)
 	switch {
 	case !ok && KindOf(c.Event) == KindMemfd:
