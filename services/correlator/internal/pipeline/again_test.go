@@ -66,6 +66,22 @@ func TestWhatAKilledCollectorHadSentIsPassedOver(t *testing.T) {
 	}
 }
 
+// The collector sorts a batch by time; two CPUs may have written in another order.
+func TestABatchNeedNotBeInTheOrderOfPositions(t *testing.T) {
+	b := newBench(t, DefaultConfig())
+	b.host()
+	first, second := run{"one", "rings"}, run{"two", "rings"}
+	first.send(t, b, 1, at(2, 128), at(1, 64), at(2, 0), at(1, 0), at(2, 64))
+	first.send(t, b, 2, at(2, 256), at(2, 192))
+	if got := len(b.sink.items); got != 7 {
+		t.Fatalf("%d findings, want 7", got)
+	}
+	second.send(t, b, 1, startedAgain(), at(2, 320), at(2, 256), at(2, 0), at(2, 384), at(1, 0), at(2, 192), at(2, 128), at(1, 64), at(2, 64))
+	if got, ids := len(b.sink.items), b.ids(); got != 9 || len(ids) != 9 {
+		t.Errorf("%d findings with %d ids, want the 7 and 2 new ones", got, len(ids))
+	}
+}
+
 func TestNewRingsBeginAnew(t *testing.T) {
 	b := newBench(t, DefaultConfig())
 	b.host()

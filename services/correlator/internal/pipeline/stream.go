@@ -29,8 +29,8 @@ type stream struct {
 	last, before time.Time
 	// epoch is that of the rings, former that at before. Both are empty if the collector has not said.
 	epoch, former string
-	// next is, by ring, the position behind the last record that was taken in, within the epoch.
-	next [maxRings]uint64
+	// next is, by ring, a position behind every record that was taken in, within the epoch; floor is that before this batch.
+	next, floor [maxRings]uint64
 	// saved is the bookmark on disk.
 	saved bookmark.Mark
 }
@@ -55,20 +55,22 @@ func (s *stream) begin(b *subscription.Batch) {
 	if epoch := b.GetEpoch(); epoch != s.epoch {
 		s.epoch, s.next = epoch, [maxRings]uint64{}
 	}
+	s.floor = s.next
 }
 
 // repeats says whether an event was taken in before. A collector that takes over the rings of one that was killed reads
-// again what that one had not got acknowledged, in batches that nobody can know by their numbers. An event that was not
-// is remembered.
+// again what that one had not got acknowledged, in batches that nobody can know by their numbers. A batch holds what is next
+// on each ring, but in the order of time, which on several CPUs is not that of positions: so an event is compared with
+// what came in earlier batches, not in this one.
 func (s *stream) repeats(event *eventv1.Event) bool {
 	ring, position := event.GetRing(), event.GetPosition()
 	if ring == 0 || ring >= maxRings || s.epoch == "" {
 		return false
 	}
-	if position < s.next[ring] {
+	if position < s.floor[ring] {
 		return true
 	}
-	s.next[ring] = position + 1
+	s.next[ring] = max(s.next[ring], position+1)
 	return false
 }
 
