@@ -89,6 +89,7 @@ type parts struct {
 	runtime     *container.Watcher
 	delivery    *delivery.Delivery
 	engine      *pipeline.Engine
+	interest    string // what the collector is asked for
 }
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
@@ -97,7 +98,8 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if err != nil { // what was missed since is not known, which is no reason to miss more
 		log.Warn("Cannot tell how far events had been seen before", "err", err)
 	}
-	p = &parts{}
+	interest := set.Interest()
+	p = &parts{interest: interest.String()}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -112,7 +114,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		peers[name] = conn
 		p.connections = append(p.connections, conn)
 	}
-	p.events = subscription.New(peers["collector"], log)
+	p.events = subscription.New(peers["collector"], interest.Message(), log)
 	if p.runtime, err = container.New(cfg.Gate, peers["gate"], log); err != nil {
 		return p, err
 	}
@@ -157,7 +159,8 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 		{"uplink", "findings wait here", uplinkErr},
 	}
 	answer := &processv1.GetStatusResponse{Healthy: true, Facts: p.engine.Facts()}
-	answer.Facts = append(answer.Facts, &processv1.Fact{Name: "findings queued", Value: strconv.Itoa(p.delivery.Queued())})
+	answer.Facts = append(answer.Facts,
+		&processv1.Fact{Name: "findings queued", Value: strconv.Itoa(p.delivery.Queued())}, &processv1.Fact{Name: "interest", Value: p.interest})
 	for _, peer := range peers {
 		state := "connected"
 		if peer.err != nil {

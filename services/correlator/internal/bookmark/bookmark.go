@@ -20,6 +20,8 @@ type Mark struct {
 	Instance string `json:"instance"`
 	// Last is the last event's time.
 	Last time.Time `json:"last"`
+	// Epoch is that of the kernel's rings; empty if the collector did not say.
+	Epoch string `json:"epoch,omitempty"`
 }
 
 // Book keeps one mark in a file.

@@ -9,6 +9,7 @@ import (
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/uapi"
 )
 
 // NoLogin is the audit login uid of a process that descends from no login.
@@ -113,6 +114,8 @@ type Context struct {
 	Workload *findingv1.Workload
 
 	cache cache
+	// masks are masks spelled out, for all events: the same few come again and again.
+	masks map[maskKey]string
 }
 
 // cache keeps the values that must be put together from parts, for the event they belong to.
@@ -120,8 +123,30 @@ type cache struct {
 	event    *eventv1.Event
 	cmdline  [2]string // of the process and of its parent
 	connName string
-	flags    string
-	caps     string
+}
+
+// maskKey is a mask, and what its bits stand for.
+type maskKey struct {
+	spelling spelling
+	mask     uint64
+}
+
+// maxMasks bounds the masks that are kept: whoever is watched chooses many of them.
+const maxMasks = 1024
+
+// spelled is a mask as text.
+func (c *Context) spelled(how spelling, mask uint64) string {
+	key := maskKey{how, mask}
+	s, ok := c.masks[key]
+	if ok {
+		return s
+	}
+	if c.masks == nil || len(c.masks) >= maxMasks {
+		c.masks = map[maskKey]string{}
+	}
+	s = string(how.appendTo(nil, mask))
+	c.masks[key] = s
+	return s
 }
 
 // cached is the cache, emptied first if it is of another event.
@@ -134,3 +159,92 @@ func (c *Context) cached() *cache {
 
 // parent is the process's parent, nil if not known.
 func (c *Context) parent() *Process { return c.Process.ancestor(1) }
+
+// spelling says how a mask is written.
+type spelling uint8
+
+const (
+	openings spelling = iota
+	modes
+	capabilities
+	protections
+	memfds
+	mounts
+	umounts
+	renames
+	clones
+	modules
+	opens // the flags of open(2) in another call
+)
+
+// maskBits are the names of the bits.
+var maskBits = [...][]uapi.Bit{
+	openings: uapi.OpenFlags, modes: uapi.Modes, capabilities: uapi.Capabilities, protections: uapi.ProtFlags, memfds: uapi.MemfdFlags,
+	mounts: uapi.MountFlags, umounts: uapi.UmountFlags, renames: uapi.RenameFlags, clones: uapi.CloneFlags, modules: uapi.ModuleFlags,
+	opens: uapi.OpenFlags,
+}
+
+// flagsOf is how the flags of a change or a use of privilege are written.
+func flagsOf(kind Kinds) spelling {
+	switch kind {
+	case KindRename:
+		return renames
+	case KindMount:
+		return mounts
+	case KindUmount:
+		return umounts
+	case KindSetns, KindUnshare:
+		return clones
+	case KindModuleLoad:
+		return modules
+	default:
+		return opens
+	}
+}
+
+// appendTo appends the mask as Falco writes it: names joined by |, 0 for none; capabilities by blanks, nothing for none.
+func (s spelling) appendTo(dst []byte, mask uint64) []byte {
+	switch {
+	case s == openings:
+		return openFlags(dst, mask)
+	case s == capabilities:
+		return uapi.AppendBits(dst, maskBits[s], mask, ' ')
+	case mask == 0:
+		return append(dst, '0')
+	case s == modes:
+		return modeNames(dst, mask)
+	}
+	return uapi.AppendBits(dst, maskBits[s], mask, '|')
+}
+
+// upperLayer is a bit that open(2) has no flag for.
+const upperLayer = 1 << 40
+
+// openFlags leaves out the bits that have no name on every architecture.
+func openFlags(dst []byte, mask uint64) []byte {
+	dst = append(dst, [...]string{"O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE"}[mask&accessMode]...)
+	known := uint64(0)
+	for _, b := range uapi.OpenFlags {
+		known |= b.Mask
+	}
+	if mask&known != 0 {
+		dst = uapi.AppendBits(append(dst, '|'), uapi.OpenFlags, mask&known, '|')
+	}
+	if mask&upperLayer != 0 {
+		dst = append(dst, "|FD_UPPER_LAYER"...)
+	}
+	return dst
+}
+
+// modeNames begins with the type of the file, if the mode has one.
+func modeNames(dst []byte, mask uint64) []byte {
+	kind := uapi.FileTypes[mask>>12&15]
+	if kind == "" {
+		return uapi.AppendBits(dst, uapi.Modes, mask, '|')
+	}
+	dst = append(dst, kind...)
+	if mask &^= modeType; mask != 0 {
+		dst = uapi.AppendBits(append(dst, '|'), uapi.Modes, mask, '|')
+	}
+	return dst
+}

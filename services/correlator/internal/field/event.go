@@ -2,10 +2,10 @@ package field
 
 import (
 	"strconv"
-	"strings"
 	"time"
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/uapi"
 )
 
 // Parts of open(2)'s flags, as on every architecture we support (amd64, arm64 differ only above).
@@ -26,11 +26,11 @@ var eventFields = map[string]Field{
 	"evt.datetime":         {Doc: "date and time of day, UTC", Str: eventDateTime},
 	"evt.time.iso8601":     {Doc: "date and time, ISO 8601, UTC", Str: eventISO},
 	"evt.rawtime":          {Doc: "nanoseconds since 1970", Type: Number, Num: eventRawTime},
-	"evt.is_open_read":     {Doc: "a file was opened with read access", Type: Bool, Num: isOpenRead},
-	"evt.is_open_write":    {Doc: "a file was opened with write access", Type: Bool, Num: isOpenWrite},
-	"evt.arg.flags":        {Doc: "flags of an open (O_...) or properties of an executable (EXE_...)", Kinds: KindFileOpen | KindExec, Str: eventFlags},
-	"evt.res":              {Doc: "SUCCESS, or the name of the error", Kinds: resultKinds, Str: eventResult},
-	"evt.rawres":           {Doc: "result of the call; of an open or accept only the sign is known", Type: Number, Kinds: resultKinds, Num: rawResult, Sign: rawResultSign},
+	"evt.is_open_read":     {Doc: "a file was opened with read access", Type: Bool, ByAccess: true, Num: isOpenRead},
+	"evt.is_open_write":    {Doc: "a file was opened with write access", Type: Bool, ByAccess: true, Num: isOpenWrite},
+	"evt.args":             {Doc: "every evt.arg the event has, as name=value", Str: eventArgs},
+	"evt.res":              {Doc: "SUCCESS, or the name of the error; missing where it is not known", Kinds: resultKinds, Str: eventResult},
+	"evt.rawres":           {Doc: "result of the call; of an open or accept only the sign may be known", Type: Number, Kinds: resultKinds, Num: rawResult, Sign: rawResultSign},
 	"evt.failed":           {Doc: "the call returned an error other than EINPROGRESS", Type: Bool, Kinds: resultKinds, Num: eventFailed},
 	"evt.dir":              {Doc: "always <, the end of a call", Deprecated: "every event is the end of a call", Str: func(*Context) (string, bool) { return "<", true }},
 	"user.uid":             {Doc: "effective user id", Type: Number, Num: userID},
@@ -43,8 +43,8 @@ var eventFields = map[string]Field{
 	"thread.cap_effective": {Doc: "effective capabilities by name, separated by spaces", Str: effectiveCaps},
 }
 
-// resultKinds are the events with a result of their own.
-const resultKinds = KindExec | KindFork | KindFileOpen | KindConnect | KindAccept
+// resultKinds are the events that can have a result.
+const resultKinds = AllKinds &^ (KindExit | KindExisting | KindDNSQuestion | KindDNSAnswer)
 
 func eventType(c *Context) (string, bool) { return text(typeName(KindOf(c.Event))) }
 
@@ -92,9 +92,12 @@ func isOpenWrite(c *Context) (int64, bool) {
 	return flag(mode == writeOnly || mode == readWrite)
 }
 
-// rawResult is missing for an open and an accept: their result is a descriptor, which the record
-// does not carry.
+// rawResult is the result, if the event's hook knows it. An exec or fork that is reported has succeeded. An open or accept
+// has too, but with a descriptor that the record does not carry.
 func rawResult(c *Context) (int64, bool) {
+	if c.Event.GetResultKnown() {
+		return c.Event.GetResult(), true
+	}
 	switch kind := c.Event.GetKind().(type) {
 	case *eventv1.Event_Exec:
 		return 0, true
@@ -108,22 +111,19 @@ func rawResult(c *Context) (int64, bool) {
 
 // rawResultSign adds that an open or accept that is reported has succeeded.
 func rawResultSign(c *Context) (int64, bool) {
-	switch c.Event.GetKind().(type) {
-	case *eventv1.Event_FileOpen, *eventv1.Event_Accept:
-		return 0, true
-	}
-	return rawResult(c)
+	n, ok := rawResult(c)
+	return n, ok || KindOf(c.Event).Has(KindFileOpen|KindAccept)
 }
 
 func eventResult(c *Context) (string, bool) {
 	n, ok := rawResultSign(c)
-	if !ok {
+	switch {
+	case !ok:
 		return "", false
-	}
-	if n >= 0 {
+	case n >= 0:
 		return "SUCCESS", true
 	}
-	if name, ok := errnoNames[-n]; ok {
+	if name := uapi.Errno(uint64(-n)); name[0] == 'E' {
 		return name, true
 	}
 	return strconv.FormatInt(n, 10), true
@@ -137,70 +137,4 @@ func eventFailed(c *Context) (int64, bool) {
 	return flag(n < 0 && n != -inProgress)
 }
 
-const inProgress = 115
-
-// errnoNames are the errors that connect(2) is documented to return.
-var errnoNames = map[int64]string{
-	1: "EPERM", 4: "EINTR", 9: "EBADF", 11: "EAGAIN", 13: "EACCES", 14: "EFAULT", 22: "EINVAL",
-	88: "ENOTSOCK", 91: "EPROTOTYPE", 97: "EAFNOSUPPORT", 98: "EADDRINUSE", 99: "EADDRNOTAVAIL",
-	100: "ENETDOWN", 101: "ENETUNREACH", 103: "ECONNABORTED", 104: "ECONNRESET", 105: "ENOBUFS",
-	106: "EISCONN", 110: "ETIMEDOUT", 111: "ECONNREFUSED", 113: "EHOSTUNREACH", 114: "EALREADY",
-	inProgress: "EINPROGRESS",
-}
-
-// bitName names one bit of a mask.
-type bitName struct {
-	bit  uint32
-	name string
-}
-
-// openFlags are open(2)'s flags as amd64 and arm64 agree on them. O_SYNC holds the bit of O_DSYNC.
-var openFlags = [...]bitName{
-	{0o100, "O_CREAT"}, {0o200, "O_EXCL"}, {0o400, "O_NOCTTY"}, {0o1000, "O_TRUNC"},
-	{0o2000, "O_APPEND"}, {0o4000, "O_NONBLOCK"}, {0o10000, "O_DSYNC"}, {0o4000000, "O_SYNC"},
-	{0o2000000, "O_CLOEXEC"}, {pathOnly, "O_PATH"}, {0o20000000, "O_TMPFILE"},
-}
-
-// eventFlags are names joined by |, as Falco writes them.
-func eventFlags(c *Context) (string, bool) {
-	cache := c.cached()
-	if cache.flags != "" {
-		return cache.flags, true
-	}
-	var names []string
-	switch kind := c.Event.GetKind().(type) {
-	case *eventv1.Event_FileOpen:
-		names = openFlagNames(kind.FileOpen)
-	case *eventv1.Event_Exec:
-		names = exeFlagNames(kind.Exec.GetExe())
-	}
-	cache.flags = strings.Join(names, "|")
-	return text(cache.flags)
-}
-
-func openFlagNames(open *eventv1.FileOpen) []string {
-	names := []string{[...]string{"O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE"}[open.GetFlags()&accessMode]}
-	for _, f := range openFlags {
-		if open.GetFlags()&f.bit == f.bit {
-			names = append(names, f.name)
-		}
-	}
-	if open.GetFile().GetUpperLayer() {
-		names = append(names, "FD_UPPER_LAYER")
-	}
-	return names
-}
-
-func exeFlagNames(exe *eventv1.File) []string {
-	var names []string
-	if exe.GetUpperLayer() {
-		names = append(names, "EXE_UPPER_LAYER")
-	}
-	if exe.GetMemfd() {
-		names = append(names, "EXE_FROM_MEMFD")
-	}
-	if exe.GetUnlinked() {
-		names = append(names, "EXE_UNLINKED")
-	}
-	return names
-}
+const inProgress = 115 // EINPROGRESS

@@ -62,9 +62,22 @@ const (
 	optionalIndex
 )
 
+// PathPart is a part of the path of an open file.
+type PathPart uint8
+
+// The parts.
+const (
+	// NoPath: the field says nothing of the path.
+	NoPath PathPart = iota
+	WholePath
+	// Directory is the path up to its last slash, without it.
+	Directory
+)
+
 // Field is one name a rule may use. Exactly one of the getters for its type is set: the plain one
 // answers one value or none, the Any one says whether any of several values satisfies match.
-// Getters read nothing but the Context. Those of composed values allocate, once for each event.
+// Getters read nothing but the Context, and are asked only of events of the field's Kinds. Those of composed values
+// allocate, once for each event.
 type Field struct {
 	Doc  string
 	Type Type
@@ -80,12 +93,20 @@ type Field struct {
 	AnyIP  func(c *Context, match func(netip.Addr) bool) bool
 	// AllNotEqual: `!=` is true only if no value equals, instead of if one differs.
 	AllNotEqual bool
+	// Show appends several values as text, and says whether there are any. Nil for a field that cannot be shown.
+	Show func(dst []byte, c *Context) ([]byte, bool)
 
 	// Sign answers where the value's sign is known but the value is not: any number of the same
 	// sign. It serves comparisons that only ask for the sign.
 	Sign func(*Context) (int64, bool)
 	// Knows says whether the field can ever hold this constant. Nil means any.
 	Knows func(constant string) bool
+	// Word reads a constant that a rule may write in place of a Number. Nil means none.
+	Word func(constant string) (int64, bool)
+	// ByAccess: of an open, the value depends on nothing but the file's access mode.
+	ByAccess bool
+	// Path says what of an open's path the field holds.
+	Path PathPart
 	// Deprecated says why a rule should not use the field.
 	Deprecated string
 
@@ -125,7 +146,7 @@ func find(name string) (Field, bool) {
 }
 
 // tables are all fields, by the file that holds them.
-var tables = [...]map[string]Field{eventFields, processFields, fileFields, workloadFields}
+var tables = [...]map[string]Field{eventFields, argumentFields, processFields, fileFields, networkFields, dnsFields, workloadFields}
 
 // Names lists every field's name, in no order.
 func Names() []string {
@@ -150,13 +171,20 @@ func (f Field) at(n int) Field {
 	return f
 }
 
-// AppendText appends the field's value as text, and says whether there is one. A field with
-// several values has none that could be shown.
+// AppendText appends the field's value as text, and says whether there is one. An event of a kind that the field is not
+// declared for has none, whatever the getter would say.
 func (f Field) AppendText(dst []byte, c *Context) ([]byte, bool) {
 	switch {
+	case f.Kinds != 0 && !f.Kinds.Has(KindOf(c.Event)):
+		return dst, false
+	case f.Show != nil:
+		return f.Show(dst, c)
 	case f.Str != nil:
 		s, ok := f.Str(c)
-		return append(dst, s...), ok
+		if !ok {
+			return dst, false
+		}
+		return append(dst, s...), true
 	case f.Num != nil:
 		n, ok := f.Num(c)
 		if !ok {

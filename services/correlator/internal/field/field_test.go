@@ -2,6 +2,7 @@ package field_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,20 +11,53 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 )
 
-// events holds one event of each kind, and those that no rule sees, with as little in them as can be.
+// events holds one event of each class, and those that no rule sees, with as little in them as can be.
 func events() map[string]*eventv1.Event {
-	return map[string]*eventv1.Event{
-		"execve":   {Kind: &eventv1.Event_Exec{}},
-		"clone":    {Kind: &eventv1.Event_Fork{}},
-		"procexit": {Kind: &eventv1.Event_Exit{}},
-		"openat":   {Kind: &eventv1.Event_FileOpen{}},
-		"connect":  {Kind: &eventv1.Event_Connect{}},
-		"accept4":  {Kind: &eventv1.Event_Accept{}},
-		"existing": {Kind: &eventv1.Event_Existing{}},
-		"loss":     {Kind: &eventv1.Event_Loss{}},
-		"none":     nil,
+	all := map[string]*eventv1.Event{
+		"exec":         {Kind: &eventv1.Event_Exec{}},
+		"fork":         {Kind: &eventv1.Event_Fork{}},
+		"exit":         {Kind: &eventv1.Event_Exit{}},
+		"file_open":    {Kind: &eventv1.Event_FileOpen{}},
+		"connect":      {Kind: &eventv1.Event_Connect{}},
+		"accept":       {Kind: &eventv1.Event_Accept{}},
+		"existing":     {Kind: &eventv1.Event_Existing{}},
+		"exec_failed":  {Kind: &eventv1.Event_ExecFailed{}},
+		"signal":       {Kind: &eventv1.Event_Signal{}},
+		"dns_question": {Kind: &eventv1.Event_Dns{}},
+		"dns_answer":   {Kind: &eventv1.Event_Dns{Dns: &eventv1.Dns{Response: true}}},
+		"io_uring":     {Kind: &eventv1.Event_IoUring{}},
+		"loss":         {Kind: &eventv1.Event_Loss{}},
+		"started":      {Kind: &eventv1.Event_Started{}},
+		"unknown":      {Kind: &eventv1.Event_Privilege{Privilege: &eventv1.Privilege{Operation: 1000}}},
+		"unspecified":  {Kind: &eventv1.Event_FileChange{FileChange: &eventv1.FileChange{}}},
+		"none":         nil,
 	}
+	// The others are named after their operations, which is how the collector names them too.
+	for n, name := range eventv1.FileOperation_name {
+		all[className(name, "FILE_OPERATION_")] = &eventv1.Event{Kind: &eventv1.Event_FileChange{FileChange: &eventv1.FileChange{Operation: eventv1.FileOperation(n)}}}
+	}
+	for n, name := range eventv1.MemoryOperation_name {
+		all[className(name, "MEMORY_OPERATION_")] = &eventv1.Event{Kind: &eventv1.Event_Memory{Memory: &eventv1.Memory{Operation: eventv1.MemoryOperation(n)}}}
+	}
+	for n, name := range eventv1.SocketOperation_name {
+		all[className(name, "SOCKET_OPERATION_")] = &eventv1.Event{Kind: &eventv1.Event_Socket{Socket: &eventv1.Socket{Operation: eventv1.SocketOperation(n)}}}
+	}
+	for n, name := range eventv1.PrivilegeOperation_name {
+		all[className(name, "PRIVILEGE_OPERATION_")] = &eventv1.Event{Kind: &eventv1.Event_Privilege{Privilege: &eventv1.Privilege{Operation: eventv1.PrivilegeOperation(n)}}}
+	}
+	return all
 }
+
+func className(operation, prefix string) string {
+	name := strings.ToLower(strings.TrimPrefix(operation, prefix))
+	if prefix == "SOCKET_OPERATION_" && name == "create" {
+		return "socket"
+	}
+	return name
+}
+
+// notMatched are those of events that no rule sees.
+var notMatched = []string{"loss", "started", "unknown", "unspecified", "none"}
 
 func TestEveryFieldHasOneGetterAndADoc(t *testing.T) {
 	for _, name := range field.Names() {
@@ -33,6 +67,9 @@ func TestEveryFieldHasOneGetterAndADoc(t *testing.T) {
 			continue
 		}
 		count := 0
+		if f.AnyStr != nil && f.Show == nil && f.AllNotEqual {
+			t.Errorf("%s has several values and no way to show them", name)
+		}
 		for _, set := range []bool{f.Str != nil, f.Num != nil, f.IP != nil, f.AnyStr != nil, f.AnyNum != nil, f.AnyIP != nil} {
 			if set {
 				count++
@@ -74,17 +111,46 @@ func checkKinds(t *testing.T, kind string, c *field.Context) {
 	}
 }
 
-func TestKindOf(t *testing.T) {
-	for want, e := range events() {
-		if want == "loss" || want == "none" {
-			want = ""
+func TestEveryClassHasAnEventAndEveryEventAClass(t *testing.T) {
+	seen := field.Kinds(0)
+	for name, e := range events() {
+		kind := field.KindOf(e)
+		if slices.Contains(notMatched, name) {
+			if kind != 0 || kind.Index() != -1 || kind.String() != "" {
+				t.Errorf("KindOf(%s) = %s, want none", name, kind)
+			}
+			continue
 		}
-		if got := field.KindOf(e).String(); got != want {
-			t.Errorf("KindOf(%v) = %s, want %s", e, got, want)
+		if got := kind.Classes(); len(got) != 1 || got[0] != name || !field.IsClass(name) {
+			t.Errorf("KindOf(%s) is of class %q", name, got)
+		}
+		seen |= kind
+	}
+	if seen != field.AllKinds || len(field.AllKinds.Classes()) != field.NumKinds {
+		t.Errorf("%d classes, events of %d, want %d", len(field.AllKinds.Classes()), len(seen.Classes()), field.NumKinds)
+	}
+	if field.AllKinds != 1<<field.NumKinds-1 || field.IsClass("other") || field.IsClass("") {
+		t.Errorf("AllKinds = %b, want NumKinds bits, and no class but these", field.AllKinds)
+	}
+}
+
+// evt.type answers a name that is the kind's own, or shared with kinds of the same family.
+func TestTypeNamesLeadBackToTheirKind(t *testing.T) {
+	for name, e := range events() {
+		kind := field.KindOf(e)
+		if kind != 0 && !field.KindsNamed(func(s string) bool { return s == kind.String() }).Has(kind) {
+			t.Errorf("evt.type of %s is %s, which is not its name", name, kind)
 		}
 	}
-	if field.AllKinds != 1<<field.NumKinds-1 {
-		t.Errorf("AllKinds = %b, want NumKinds bits", field.AllKinds)
+	for name, want := range map[string]string{
+		"execve": "exec", "connect": "connect,connect_unix", "unlinkat": "unlink,rmdir", "renameat2": "rename", "fchmodat": "chmod",
+		"sendmsg": "send", "setresuid": "setuid", "finit_module": "module_load", "tgkill": "signal", "pkey_mprotect": "mprotect_exec",
+		"execve_failed": "exec_failed", "dup": "",
+	} {
+		got := field.KindsNamed(func(s string) bool { return s == name }).Classes()
+		if strings.Join(got, ",") != want {
+			t.Errorf("evt.type = %s stands for %q, want %s", name, got, want)
+		}
 	}
 }
 
@@ -153,7 +219,7 @@ func TestImageParts(t *testing.T) {
 func TestAncestorsAreBounded(t *testing.T) {
 	ring := &field.Process{Name: "a"}
 	ring.Parent = ring
-	c := &field.Context{Event: events()["execve"], Process: ring}
+	c := &field.Context{Event: events()["exec"], Process: ring}
 	any, _ := field.Lookup("proc.aname", "", false)
 	asked := 0
 	any.AnyStr(c, func(string) bool { asked++; return false })

@@ -136,16 +136,6 @@ func TestExistingProcessesHaveFindingsOfTheirOwn(t *testing.T) {
 	}
 }
 
-func TestALossThatBreaksTheTreeAsksForASnapshot(t *testing.T) {
-	for class, want := range map[string]int{"exit": 1, "fork": 1, "exec": 1, "file_open": 0, "connect": 0, "accept": 0} {
-		b := newBench(t, DefaultConfig())
-		b.feed("one", &eventv1.Event{Kind: &eventv1.Event_Loss{Loss: &eventv1.Loss{Class: class, Count: 1}}})
-		if b.reopened != want {
-			t.Errorf("%s: asked %d times for a snapshot, want %d", class, b.reopened, want)
-		}
-	}
-}
-
 // A lost exit is made up for by the next snapshot: the process is not alive any more, and its container can end.
 func TestASnapshotEndsWhatItDoesNotName(t *testing.T) {
 	b := newBench(t, DefaultConfig())

@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
@@ -73,6 +74,8 @@ type Engine struct {
 	tracer  trace.Tracer
 
 	stream stream
+	// losers are the workloads of cgroups that records are missing of, until the next sweep; nil for one nobody knows.
+	losers map[uint64]*findingv1.Workload
 	now    func() time.Time
 	// judged and yield are here, and not made for each event, so that one that matches nothing allocates nothing.
 	judged judged
@@ -104,7 +107,7 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, deps: deps, tree: process.New(cfg.Processes.KeepExited), held: newHolds(cfg.Hold.Events),
-		matches: newMatches(deps.Rules), metrics: m, now: time.Now,
+		matches: newMatches(deps.Rules), metrics: m, losers: map[uint64]*findingv1.Workload{}, now: time.Now,
 		tracer: otel.Tracer("github.com/palisade-sec/palisade/services/correlator"),
 	}
 	e.index = workload.NewIndex(workload.Config{
@@ -114,7 +117,7 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 			deps.Log.Debug("Refused to bind a container", "container_id", ref.ID, "reason", string(reason))
 		},
 	}, e.tree)
-	e.stream.instance, e.stream.last, e.stream.saved = deps.Seen.Instance, deps.Seen.Last, deps.Seen
+	e.stream.resume(deps.Seen)
 	e.yield = func(r *rule.Rule) { e.judged.found = append(e.judged.found, r) }
 	return e, nil
 }
@@ -141,6 +144,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-timer.C: // something has waited long enough
 		case <-sweep.C:
 			e.index.Sweep()
+			clear(e.losers)
 			if turns++; turns%rememberEvery == 0 {
 				e.remember(ctx)
 			}
@@ -179,7 +183,12 @@ func (e *Engine) batch(ctx context.Context, b *subscription.Batch) error {
 	if b.GetBatch() != 0 {
 		e.tree.EndSnapshot()
 	}
+	e.stream.begin(b)
 	for _, event := range b.GetEvents() {
+		if e.stream.repeats(event) {
+			e.metrics.repeated.Inc()
+			continue
+		}
 		e.metrics.event(event)
 		if err := e.event(ctx, subject{event: event, batch: b, span: span.SpanContext()}); err != nil {
 			return err // the batch is not released: it must come again
@@ -195,15 +204,21 @@ func (e *Engine) event(ctx context.Context, s subject) error {
 		return err
 	}
 	entry := e.tree.Apply(s.event)
-	if entry == nil {
-		return nil // Loss, Started: no process's
-	}
-	s.entry, s.image = entry, entry.Shown(s.event)
-	s.place = workload.Place{CgroupID: s.event.GetCgroupId(), MntNS: entry.MntNS, PIDNS: entry.PIDNS}
-	if e.index.Observe(entry) {
-		if err := e.retry(ctx); err != nil {
-			return err
+	switch {
+	case entry != nil:
+		s.entry, s.image = entry, entry.Shown(s.event)
+		s.place = workload.Place{CgroupID: s.event.GetCgroupId(), MntNS: entry.MntNS, PIDNS: entry.PIDNS}
+		if e.index.Observe(entry) {
+			if err := e.retry(ctx); err != nil {
+				return err
+			}
 		}
+	case field.KindOf(s.event) == 0:
+		return nil // Loss, Started: no process's
+	default: // the kernel's own doing, such as a datagram that had waited
+		ns := s.event.GetNamespaces()
+		s.image = &field.Process{Name: s.event.GetComm(), LoginUID: field.NoLogin}
+		s.place = workload.Place{CgroupID: s.event.GetCgroupId(), MntNS: ns.GetMnt(), PIDNS: ns.GetPid()}
 	}
 	if !e.held.waits(s.place.CgroupID) {
 		if done, err := e.judge(ctx, s); done || err != nil {

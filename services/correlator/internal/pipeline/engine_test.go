@@ -282,15 +282,6 @@ func TestCollectorRestartIsAFinding(t *testing.T) {
 	}
 }
 
-func TestLossIsAFinding(t *testing.T) {
-	b := newBench(t, DefaultConfig())
-	b.feed("one", &eventv1.Event{Kind: &eventv1.Event_Loss{Loss: &eventv1.Loss{Class: "file_open", Count: 42}}})
-	b.want(RuleLost + "@host")
-	if got, want := b.sink.items[0].Finding.GetOutput(), "Events lost | class=file_open count=42"; got != want {
-		t.Errorf("output = %q, want %q", got, want)
-	}
-}
-
 func TestFindingIDsAreTheSameEachTime(t *testing.T) {
 	ids := map[string]int{}
 	for range 2 {

@@ -33,19 +33,25 @@ func (e *Engine) finding(r *rule.Rule) *findingv1.Finding {
 	}
 }
 
-// findingID is the same whenever the same event meets the same rule: redelivery makes no second finding. A snapshot's
-// events have no number: there it is what the event is about, so that the next snapshot makes no second finding either.
+// findingID is the same whenever the same event meets the same rule: redelivery makes no second finding. A record's event
+// is known by its place on its ring, which outlives the collector. One that no record stands for is known by its number. A
+// snapshot's events have no number either: there it is what the event is about, so that the next snapshot makes no second
+// finding.
 func findingID(b *subscription.Batch, event *eventv1.Event, rule string) string {
-	parts := []string{b.GetBootId(), b.GetInstance(), strconv.FormatUint(event.GetSequence(), 10), rule}
-	if event.GetSequence() == 0 {
+	parts := []string{b.GetBootId(), b.GetInstance(), decimal(event.GetSequence()), rule}
+	switch {
+	case event.GetRing() != 0 && b.GetEpoch() != "":
+		parts = []string{b.GetBootId(), b.GetEpoch(), decimal(uint64(event.GetRing())), decimal(event.GetPosition()), rule}
+	case event.GetSequence() == 0:
 		process := event.GetProcess()
-		parts = append(parts, strconv.FormatUint(uint64(process.GetPid()), 10),
-			strconv.FormatUint(process.GetStartBoottimeNs(), 10), field.KindOf(event).String(),
+		parts = append(parts, decimal(uint64(process.GetPid())), decimal(process.GetStartBoottimeNs()), field.KindOf(event).String(),
 			event.GetExisting().GetExe().GetPath()) // the process may run another program by the next snapshot
 	}
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return hex.EncodeToString(sum[:])[:32]
 }
+
+func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
 
 // ancestry is a process's ancestors, its parent first.
 func ancestry(p *field.Process) []*findingv1.Process {

@@ -22,7 +22,7 @@ func newRun(t *testing.T, book *memoryBook) *bench {
 	t.Helper()
 	b := newBench(t, DefaultConfig())
 	b.deps.Bookmark = book
-	b.stream.instance, b.stream.last, b.stream.saved = book.mark.Instance, book.mark.Last, book.mark
+	b.stream.resume(book.mark)
 	return b
 }
 

@@ -70,6 +70,11 @@ func (e *Engine) act(item *delivery.Item, word string) {
 		Kind: findingv1.ActionKind_ACTION_KIND_KILL, Outcome: findingv1.ActionOutcome_ACTION_OUTCOME_REFUSED,
 		Time: timestamppb.New(e.now()),
 	}
+	if f.GetEvent().GetProcess().GetPid() == 0 {
+		refused.Detail = word + ": not killed, the kernel did it on behalf of a process that it does not name"
+		f.Action = refused
+		return
+	}
 	switch f.GetWorkload().GetMetadata() {
 	case findingv1.MetadataState_METADATA_STATE_KNOWN:
 		item.Doing = fmt.Sprintf("%s: degraded to kill (tier %s)", word, e.stream.tierName())

@@ -16,9 +16,11 @@ import (
 
 // metrics of the pipeline. The gauges are copies for other goroutines, renewed after each step.
 type metrics struct {
-	events   [field.NumKinds + 1]prometheus.Counter
+	events   [field.NumKinds]prometheus.Counter
+	others   *prometheus.CounterVec // the same, by what is in no kind
 	total    atomic.Uint64
 	batches  prometheus.Counter
+	repeated prometheus.Counter
 	findings *prometheus.CounterVec
 	released *prometheus.CounterVec
 	refusals *prometheus.CounterVec
@@ -29,25 +31,24 @@ type metrics struct {
 
 func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 	m := &metrics{
-		batches:  prometheus.NewCounter(prometheus.CounterOpts{Name: "palisade_correlator_batches_total", Help: "Batches of events taken in."}),
+		batches: prometheus.NewCounter(prometheus.CounterOpts{Name: "palisade_correlator_batches_total", Help: "Batches of events taken in."}),
+		repeated: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "palisade_correlator_events_repeated_total", Help: "Events passed over because they had been taken in before the collector was restarted.",
+		}),
 		findings: vector("palisade_correlator_findings_total", "Events that matched a rule.", "priority"),
 		released: vector("palisade_correlator_held_released_total", "Events that waited for their container, by why they went on.", "reason"),
 		refusals: vector("palisade_correlator_bindings_refused_total", "Containers whose cgroup was not believed.", "reason"),
-		lost:     vector("palisade_correlator_lost_total", "Records the kernel could not write, as the collector reports.", "class"),
+		lost:     vector("palisade_correlator_lost_total", "Records that are missing, as the collector reports.", "class", "reason"),
 	}
-	events := vector("palisade_correlator_events_total", "Events taken in.", "kind")
-	for i := range m.events {
-		name := "own"
-		if i < field.NumKinds {
-			name = field.Kinds(1 << i).String()
-		}
-		m.events[i] = events.WithLabelValues(name)
+	m.others = vector("palisade_correlator_events_total", "Events taken in.", "class")
+	for i, class := range field.AllKinds.Classes() {
+		m.events[i] = m.others.WithLabelValues(class)
 	}
 	for _, reason := range workload.Reasons {
 		m.refusals.WithLabelValues(string(reason))
 	}
 	collected := []prometheus.Collector{
-		m.batches, m.findings, m.released, m.refusals, m.lost, events,
+		m.batches, m.repeated, m.findings, m.released, m.refusals, m.lost, m.others,
 		gauge("palisade_correlator_held_events", "Events that wait for their container.", &m.held),
 		gauge("palisade_correlator_workloads", "Containers bound to a cgroup.", &m.workloads),
 		gauge("palisade_correlator_unbound_workloads", "Containers whose cgroup is not known.", &m.unbound),
@@ -63,8 +64,8 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 	return m, nil
 }
 
-func vector(name, help, label string) *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+func vector(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 }
 
 func gauge(name, help string, value *atomic.Int64) prometheus.Collector {
@@ -74,11 +75,18 @@ func gauge(name, help string, value *atomic.Int64) prometheus.Collector {
 // event counts one.
 func (m *metrics) event(e *eventv1.Event) {
 	m.total.Add(1)
-	i := field.KindOf(e).Index()
-	if i < 0 {
-		i = field.NumKinds
+	if i := field.KindOf(e).Index(); i >= 0 {
+		m.events[i].Inc()
+		return
 	}
-	m.events[i].Inc()
+	class := classOther
+	switch e.GetKind().(type) {
+	case *eventv1.Event_Loss:
+		class = "loss"
+	case *eventv1.Event_Started:
+		class = "started"
+	}
+	m.others.WithLabelValues(class).Inc()
 }
 
 // observe copies what the engine's goroutine knows.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -112,13 +113,32 @@ type fakeCollector struct {
 	batches  []*collectorv1.StreamEventsResponse
 	// cut is after how many batches a stream breaks, unless that would be the end.
 	cut int
+	// restarts: each stream is another run's, which has taken the rings over and numbers its batches from 1.
+	restarts bool
 	// safe says whether all that came of the batch is stored.
 	safe func(batch uint64) bool
 
 	mu    sync.Mutex
+	runs  int
 	acked uint64
 	wrong []error
 	done  chan struct{}
+}
+
+// open is what a new stream sends, and how many batches went before its first.
+func (c *fakeCollector) open() (instance string, rest []*collectorv1.StreamEventsResponse, before uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rest = slices.Clone(c.batches[c.acked:])
+	if !c.restarts {
+		return c.instance, rest, 0
+	}
+	c.runs++
+	instance, before = fmt.Sprintf("%s-%d", c.instance, c.runs), c.acked
+	for i, b := range rest {
+		rest[i] = &collectorv1.StreamEventsResponse{BootId: b.GetBootId(), Instance: instance, Epoch: b.GetEpoch(), Batch: uint64(i) + 1, Events: b.GetEvents()}
+	}
+	return instance, rest, before
 }
 
 // StreamEvents sends the snapshot and what is not acknowledged.
@@ -126,7 +146,8 @@ func (c *fakeCollector) StreamEvents(stream collectorv1.EventService_StreamEvent
 	if _, err := stream.Recv(); err != nil {
 		return err
 	}
-	if err := stream.Send(&collectorv1.StreamEventsResponse{BootId: "boot", Instance: c.instance, Events: c.snapshot}); err != nil {
+	instance, rest, before := c.open()
+	if err := stream.Send(&collectorv1.StreamEventsResponse{BootId: "boot", Instance: instance, Epoch: c.batches[0].GetEpoch(), Events: c.snapshot}); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
@@ -138,12 +159,9 @@ func (c *fakeCollector) StreamEvents(stream collectorv1.EventService_StreamEvent
 			if err != nil {
 				return
 			}
-			c.ack(r.GetAcknowledgedBatch())
+			c.ack(before + r.GetAcknowledgedBatch())
 		}
 	}()
-	c.mu.Lock()
-	rest := c.batches[c.acked:]
-	c.mu.Unlock()
 	for i, b := range rest {
 		if err := stream.Send(b); err != nil {
 			return err

@@ -30,7 +30,7 @@ const (
 
 // script is what the fake collector will send: a finding of the host in each batch, and in one a container that does
 // what it must not.
-func script() (batches []*collectorv1.StreamEventsResponse, ids map[uint64][]string) {
+func script(epoch string) (batches []*collectorv1.StreamEventsResponse, ids map[uint64][]string) {
 	ids = map[uint64][]string{}
 	sequence := uint64(0)
 	for n := range uint64(numBatches) {
@@ -41,10 +41,11 @@ func script() (batches []*collectorv1.StreamEventsResponse, ids map[uint64][]str
 			events = append(events, exec(40, 20, ctrNS, 1001, "/bin/evil"), open(40, 20, ctrNS, 1001, "/etc/shadow"))
 			rules = append(rules, "evil", "shadow")
 		}
-		b := &collectorv1.StreamEventsResponse{BootId: "boot", Instance: "one", Batch: number, Events: events}
+		b := &collectorv1.StreamEventsResponse{BootId: "boot", Instance: "one", Epoch: epoch, Batch: number, Events: events}
 		for i, e := range events {
 			sequence++
 			e.Sequence, e.Time = sequence, timestamppb.Now()
+			e.Ring, e.Position = 2, sequence*64
 			if rules[i] != "" {
 				ids[number] = append(ids[number], findingID(subscription.NewBatch(b), e, rules[i]))
 			}
@@ -64,9 +65,9 @@ type world struct {
 	ids       map[uint64][]string
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, epoch string) *world {
 	t.Helper()
-	batches, ids := script()
+	batches, ids := script(epoch)
 	w := &world{ids: ids, uplink: &fakeUplink{stored: map[string]*findingv1.Finding{}}, runtime: &fakeRuntime{updates: make(chan workload.Update)}}
 	w.enforcer = &fakeEnforcer{uplink: w.uplink, killed: map[uint32]int{}}
 	w.collector = &fakeCollector{
@@ -101,7 +102,7 @@ func (w *world) run(t *testing.T) (stop func()) {
 		t.Fatalf("delivery.New() error = %v", err)
 	}
 	w.delivery = d
-	events := subscription.New(collector, log)
+	events := subscription.New(collector, nil, log)
 	engine, err := New(DefaultConfig(), Deps{Rules: load(t), Batches: events.Batches(), Runtime: w.runtime, Sink: d, Log: log, Metrics: registry})
 	if err != nil {
 		t.Fatalf("New() error = %v", err)
@@ -118,7 +119,7 @@ func (w *world) run(t *testing.T) (stop func()) {
 }
 
 func TestEveryFindingOnceAndNoAcknowledgementTooEarly(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, "")
 	w.uplink.setDown(true)
 	stop := w.run(t)
 	defer stop()
@@ -174,8 +175,38 @@ func (w *world) checkKill(t *testing.T) {
 	}
 }
 
+// The collector is killed again and again, and each time the next one takes its rings over.
+func TestACollectorThatIsKilledOverAndOverLosesAndRepeatsNothing(t *testing.T) {
+	w := newWorld(t, "rings")
+	w.collector.restarts = true
+	stop := w.run(t)
+	defer stop()
+	select {
+	case w.runtime.updates <- running("c1", 40):
+	case <-time.After(10 * time.Second):
+		t.Fatal("the engine takes no news of the runtime")
+	}
+	within(t, w.collector.done, 30*time.Second, "the last acknowledgement")
+	if err := w.collector.faults(); err != nil {
+		t.Errorf("acknowledgements: %v", err)
+	}
+	want := map[string]bool{}
+	for _, ids := range w.ids {
+		for _, id := range ids {
+			want[id] = true
+		}
+	}
+	if diff := cmp.Diff(want, w.uplink.ids()); diff != "" {
+		t.Errorf("finding ids (-want +got):\n%s", diff)
+	}
+	if w.collector.runs < 5 {
+		t.Errorf("%d runs of the collector, want several", w.collector.runs)
+	}
+	w.checkKill(t)
+}
+
 func TestARestartedCorrelatorMakesTheSameFindings(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, "")
 	w.uplink.setDown(true)
 	stop := w.run(t)
 	for _, err := w.delivery.Errs(); err == nil; _, err = w.delivery.Errs() {
@@ -204,7 +235,7 @@ func TestARestartedCorrelatorMakesTheSameFindings(t *testing.T) {
 }
 
 func TestAPoisonousFindingDoesNotBlockTheOthers(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, "")
 	stop := w.run(t)
 	defer stop()
 	var all sync.WaitGroup

@@ -42,6 +42,21 @@ func (t *Tree) Live(pid uint32) *Entry {
 // Latest is the process that had the pid last, alive or not, nil if the tree knows none.
 func (t *Tree) Latest(pid uint32) *Entry { return t.latest[pid] }
 
+// Within is a process that was in the cgroup last, a live one if there is one, nil if the tree knows none. It looks at
+// all of them.
+func (t *Tree) Within(cgroupID uint64) *Entry {
+	var found *Entry
+	for _, entry := range t.entries {
+		if entry.CgroupID != cgroupID || !entry.Placed {
+			continue
+		}
+		if found = entry; entry.state == alive {
+			break
+		}
+	}
+	return found
+}
+
 // Parent is the process that forked this one, nil if the tree does not hold it any more.
 func (t *Tree) Parent(entry *Entry) *Entry {
 	parent := entry.Image.Parent

@@ -8,11 +8,12 @@ import (
 
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
 )
 
 // check compiles one comparison.
 func (c *compiler) check(n *condition.Check) compiled {
-	out := compiled{known: never, size: 1}
+	out := compiled{known: never, size: 1, paths: interest.Everything()}
 	f, ok := c.operand(n.Left, &out)
 	if !ok {
 		return out
@@ -50,6 +51,12 @@ func (c *compiler) check(n *condition.Check) compiled {
 	}
 	if out.match != nil {
 		out.known = depends
+	}
+	if c.sample != nil && f.ByAccess && right == nil && out.known == depends {
+		out.known = never
+		if out.match(c.sample) {
+			out.known = always
+		}
 	}
 	return out
 }
@@ -148,7 +155,15 @@ func (c *compiler) strings(n *condition.Check, f field.Field, out *compiled) pre
 		c.fail(c.text.place(n.Values[0].Offset), "%v", err)
 		return nil
 	}
-	if f.AnyStr != nil {
+	if c.sample != nil {
+		out.paths = interest.Matching(f.Path, n.Op, values)
+	}
+	switch {
+	case f.AnyStr != nil && f.AllNotEqual && n.Op == condition.NotEqual:
+		equal := func(s string) bool { return !match(s) }
+		present := exists(f)
+		return func(c *field.Context) bool { return present(c) && !f.AnyStr(c, equal) }
+	case f.AnyStr != nil:
 		return func(c *field.Context) bool { return f.AnyStr(c, match) }
 	}
 	return func(c *field.Context) bool {
@@ -165,11 +180,8 @@ func (c *compiler) numbers(n *condition.Check, f field.Field, out *compiled) pre
 	}
 	var values []int64
 	for _, s := range c.values(n) {
-		v, err := strconv.ParseInt(s, 10, 64)
-		if err != nil {
-			v, err = strconv.ParseInt(s, 0, 64)
-		}
-		if err != nil {
+		v, ok := numberOf(s, f)
+		if !ok {
 			c.fail(c.text.place(n.Values[0].Offset), "%s is a number, %q is none", n.Left.Field, s)
 			return nil
 		}
@@ -199,6 +211,18 @@ func (c *compiler) numbers(n *condition.Check, f field.Field, out *compiled) pre
 		v, ok := get(c)
 		return ok && match(v)
 	}
+}
+
+// numberOf reads a number, or a word that the field takes for one.
+func numberOf(s string, f field.Field) (int64, bool) {
+	v, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		v, err = strconv.ParseInt(s, 0, 64)
+	}
+	if err != nil && f.Word != nil {
+		return f.Word(s)
+	}
+	return v, err == nil
 }
 
 // asksForSign says whether the comparison has the same answer for every number that is not

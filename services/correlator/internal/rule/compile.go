@@ -3,8 +3,10 @@ package rule
 import (
 	"strings"
 
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
 )
 
 // predicate is a compiled condition.
@@ -25,6 +27,20 @@ type compiled struct {
 	match predicate // set if known is depends
 	size  int       // checks, those of macros counted each time
 	notes []note
+	// paths hold every file of whose opening the condition can be true, if known is depends.
+	paths interest.Paths
+}
+
+// reach is the files of whose opening the condition can be true.
+func (c compiled) reach() interest.Paths {
+	switch c.known {
+	case never:
+		return interest.Paths{}
+	case always:
+		return interest.Everything()
+	default:
+		return c.paths
+	}
 }
 
 // predicate is the condition as a function, whatever is known of it.
@@ -40,7 +56,10 @@ func (c compiled) predicate() predicate {
 // so is every check of a field that the kind lacks.
 type compiler struct {
 	*loader
-	kinds  field.Kinds
+	kinds field.Kinds
+	// sample is an open of the access that is looked at, nil if all are. What depends on nothing else is then a constant,
+	// and paths are worked out.
+	sample *field.Context
 	macros map[*macro]compiled
 	depth  int
 	text   text
@@ -48,6 +67,13 @@ type compiler struct {
 
 func newCompiler(l *loader, kinds field.Kinds) *compiler {
 	return &compiler{loader: l, kinds: kinds, macros: map[*macro]compiled{}}
+}
+
+// newAccessCompiler compiles for opens of one kind of access.
+func newAccessCompiler(l *loader, access interest.Access) *compiler {
+	c := newCompiler(l, field.KindFileOpen)
+	c.sample = &field.Context{Event: &eventv1.Event{Kind: &eventv1.Event_FileOpen{FileOpen: &eventv1.FileOpen{Flags: access.Flags()}}}}
+	return c
 }
 
 // rule compiles a rule's condition and exceptions.
@@ -75,9 +101,9 @@ func (c *compiler) rule(trees []located) compiled {
 func (c *compiler) node(n condition.Node) compiled {
 	switch n := n.(type) {
 	case *condition.And:
-		return all(c.nodes(n.Terms))
+		return all(c.nodes(n.Terms, never))
 	case *condition.Or:
-		return oneOf(c.nodes(n.Terms))
+		return oneOf(c.nodes(n.Terms, always))
 	case *condition.Not:
 		return not(c.node(n.Term))
 	case *condition.Macro:
@@ -88,10 +114,15 @@ func (c *compiler) node(n condition.Node) compiled {
 	return compiled{known: never}
 }
 
-func (c *compiler) nodes(terms []condition.Node) []compiled {
-	out := make([]compiled, len(terms))
-	for i, t := range terms {
-		out[i] = c.node(t)
+// nodes compiles terms, up to one that decides. Of all kinds at once it compiles every term, to find what is wrong.
+func (c *compiler) nodes(terms []condition.Node, decides knowledge) []compiled {
+	out := make([]compiled, 0, len(terms))
+	for _, t := range terms {
+		term := c.node(t)
+		out = append(out, term)
+		if term.known == decides && c.kinds != field.AllKinds {
+			break
+		}
 	}
 	return out
 }
@@ -138,10 +169,11 @@ func (c *compiler) macro(m *macro) compiled {
 
 // all is true if every term is. Terms known to be true drop out; one known to be false decides.
 func all(terms []compiled) compiled {
-	out := compiled{known: always}
+	out := compiled{known: always, paths: interest.Everything()}
 	var rest []predicate
 	for _, t := range terms {
 		out.size += t.size
+		out.paths = out.paths.And(t.reach())
 		out.notes = appendNotes(out.notes, t.notes)
 		switch {
 		case t.known == never:
@@ -180,6 +212,7 @@ func oneOf(terms []compiled) compiled {
 	var rest []predicate
 	for _, t := range terms {
 		out.size += t.size
+		out.paths = out.paths.Or(t.reach())
 		out.notes = appendNotes(out.notes, t.notes)
 		switch {
 		case t.known == always:
@@ -211,7 +244,9 @@ func oneOf(terms []compiled) compiled {
 	return out
 }
 
+// not may be true of any file: its term holds more of them than those of which the condition is true.
 func not(t compiled) compiled {
+	t.paths = interest.Everything()
 	switch t.known {
 	case never:
 		t.known = always

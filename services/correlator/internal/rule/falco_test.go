@@ -42,6 +42,7 @@ func TestFalcoRulesLoad(t *testing.T) {
 		t.Logf("%-55s %s", r.Name, r.Kinds)
 	}
 	t.Logf("%d of %d rules can match", live, len(set.Rules()))
+	t.Logf("interest: %s", set.Interest())
 	fields := map[string]int{}
 	for _, w := range warnings {
 		t.Log(w)

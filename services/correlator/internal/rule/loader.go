@@ -9,6 +9,7 @@ import (
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
 )
 
 // Limits on what references may grow to.
@@ -145,26 +146,37 @@ func (l *loader) compile() *Set {
 	for _, name := range slices.Sorted(maps.Keys(l.lists)) {
 		l.resolve(name, 0)
 	}
-	check := newCompiler(l, field.AllKinds)
+	c := &compilers{check: newCompiler(l, field.AllKinds)}
 	for _, name := range slices.Sorted(maps.Keys(l.macros)) {
-		check.macro(l.macros[name])
+		c.check.macro(l.macros[name])
 	}
-	var compilers [field.NumKinds]*compiler
-	for i := range compilers {
-		compilers[i] = newCompiler(l, 1<<i)
+	for i := range c.kinds {
+		c.kinds[i] = newCompiler(l, 1<<i)
+	}
+	for i := range c.accesses {
+		c.accesses[i] = newAccessCompiler(l, interest.Access(i))
 	}
 	set := &Set{}
 	for _, d := range l.rules {
-		set.add(l.compileRule(d, check, compilers[:]))
+		set.add(l.compileRule(d, c))
 	}
 	return set
 }
 
+// compilers are what each rule is compiled by.
+type compilers struct {
+	// check is of all kinds at once.
+	check    *compiler
+	kinds    [field.NumKinds]*compiler
+	accesses [interest.NumAccesses]*compiler
+}
+
 // compiledRule is a rule with its condition for each kind of event, nil for kinds that can not
-// match.
+// match, and the files of whose opening it can be true.
 type compiledRule struct {
 	rule   *Rule
 	byKind [field.NumKinds]predicate
+	opens  interest.Opens
 }
 
 func (s *Set) add(c compiledRule) {
@@ -177,11 +189,12 @@ func (s *Set) add(c compiledRule) {
 			s.byKind[i] = append(s.byKind[i], candidate{c.rule, match})
 		}
 	}
+	s.opens = s.opens.Or(c.opens)
 }
 
 // compileRule compiles a rule for all kinds at once, which finds what is wrong with it, and then
 // for each kind, where much of it is decided beforehand.
-func (l *loader) compileRule(d *definition, check *compiler, compilers []*compiler) compiledRule {
+func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 	r := &Rule{
 		Name: d.name, Description: d.description, Priority: d.priority, Effect: d.effect, Tags: d.tags,
 		Condition: strings.TrimSpace(d.condition.value), Position: d.place.position(), Enabled: d.enabled && d.effect != findingv1.Effect_EFFECT_DISABLE,
@@ -193,10 +206,10 @@ func (l *loader) compileRule(d *definition, check *compiler, compilers []*compil
 	}
 	c := compiledRule{rule: r}
 	trees := l.trees(d)
-	all := check.rule(trees)
+	all := by.check.rule(trees)
 	var outputNotes []note
 	r.output, outputNotes = l.compileOutput(d.output)
-	for i, kind := range compilers {
+	for i, kind := range by.kinds {
 		// Only the first pass finds errors; after one there is no set to put the rule in.
 		if len(l.errs) > 0 {
 			break
@@ -204,6 +217,11 @@ func (l *loader) compileRule(d *definition, check *compiler, compilers []*compil
 		if match := kind.rule(trees); match.known != never {
 			r.Kinds |= 1 << i
 			c.byKind[i] = match.predicate()
+		}
+	}
+	if r.Kinds.Has(field.KindFileOpen) {
+		for i, access := range by.accesses {
+			c.opens[i] = access.rule(trees).reach()
 		}
 	}
 	if len(l.errs) == 0 {

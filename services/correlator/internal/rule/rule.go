@@ -25,6 +25,7 @@ import (
 
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
 )
 
 // Rule is a compiled rule. It does not change once loaded.
@@ -55,6 +56,8 @@ func (r *Rule) Output(c *field.Context) string { return string(r.output.appendTo
 type Set struct {
 	rules  []*Rule
 	byKind [field.NumKinds][]candidate
+	// opens hold every file of whose opening an enabled rule can be true.
+	opens interest.Opens
 }
 
 // candidate is a rule that can match a kind of event, with its condition compiled for that kind.
@@ -109,7 +112,10 @@ func (s *Set) Match(c *field.Context, yield func(*Rule)) {
 // Rules are all rules, enabled or not, in the order of the files. The caller must not change them.
 func (s *Set) Rules() []*Rule { return s.rules }
 
-// Kinds are the kinds of event that any enabled rule can match: what the set needs of the kernel.
+// Interest is what the set needs of the kernel.
+func (s *Set) Interest() interest.Interest { return interest.New(s.Kinds(), s.opens) }
+
+// Kinds are the kinds of event that any enabled rule can match.
 func (s *Set) Kinds() field.Kinds {
 	var kinds field.Kinds
 	for i, candidates := range s.byKind {

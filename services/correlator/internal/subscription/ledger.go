@@ -39,7 +39,7 @@ func NewBatch(r *collectorv1.StreamEventsResponse) *Batch {
 
 // entry is a batch's number, without its events: those are let go as soon as they were looked at.
 type entry struct {
-	number uint64
+	number uint64 // zero if it is an instance's that is gone
 	ready  bool
 	place  *list.Element
 }
@@ -67,9 +67,12 @@ func (l *ledger) admit(r *collectorv1.StreamEventsResponse) *Batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r.GetInstance() != l.instance {
-		// The old instance's batches cannot be acknowledged any more.
+		// The old instance's batches cannot be acknowledged any more. But the new one may bring their events again, to be
+		// passed over because they are in our hands, so what it brings is not done before they are.
 		l.instance, l.highest, l.settled = r.GetInstance(), 0, 0
-		l.open = list.New()
+		for e := l.open.Front(); e != nil; e = e.Next() {
+			e.Value.(*entry).number = 0 //nolint:errcheck // the list holds entries
+		}
 	}
 	b := NewBatch(r)
 	if r.GetBatch() == 0 {
@@ -103,8 +106,10 @@ func (l *ledger) done(e *entry) {
 			return
 		}
 		l.open.Remove(first)
-		l.settled = head.number
-		l.notify()
+		if head.number != 0 {
+			l.settled = head.number
+			l.notify()
+		}
 	}
 }
 

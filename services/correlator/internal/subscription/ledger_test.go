@@ -82,3 +82,25 @@ func TestLedgerTakesEachBatchOnceAndForgetsAnOldInstance(t *testing.T) {
 		t.Errorf("due = %d, want 1", got)
 	}
 }
+
+// A collector that takes the rings over sends again what is in our hands. That is passed over, but not done.
+func TestANewInstanceIsNotAcknowledgedBeforeWhatTheOldOneLeft(t *testing.T) {
+	l := newLedger()
+	waits := admit(t, l, "a", 1)
+	admit(t, l, "a", 2).Release()
+	again := admit(t, l, "b", 1)
+	again.Release()
+	admit(t, l, "b", 2).Release()
+	if got := l.due(); got != 0 {
+		t.Errorf("due = %d while the old instance's batch waits, want 0", got)
+	}
+	waits.Release()
+	if got := l.due(); got != 2 || l.open.Len() != 0 {
+		t.Errorf("due = %d with %d open, want 2 with none", got, l.open.Len())
+	}
+	admit(t, l, "b", 3)
+	admit(t, l, "c", 1).Release()
+	if got := l.due(); got != 0 {
+		t.Errorf("due = %d, want 0", got)
+	}
+}

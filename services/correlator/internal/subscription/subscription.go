@@ -38,10 +38,11 @@ type conversation = collectorv1.EventService_StreamEventsClient
 
 // Subscription is a stream of events from the collector.
 type Subscription struct {
-	client  collectorv1.EventServiceClient
-	log     *slog.Logger
-	ledger  *ledger
-	batches chan *Batch
+	client   collectorv1.EventServiceClient
+	interest *collectorv1.Interest
+	log      *slog.Logger
+	ledger   *ledger
+	batches  chan *Batch
 	// reopen has a value when a new snapshot is wanted.
 	reopen chan struct{}
 
@@ -49,10 +50,11 @@ type Subscription struct {
 	err error // why there is no stream, nil if there is one; guarded by mu
 }
 
-// New returns a subscription over a connection to the collector, which it does not close.
-func New(conn grpc.ClientConnInterface, log *slog.Logger) *Subscription {
+// New returns a subscription over a connection to the collector, which it does not close. Interest is what is wanted, nil
+// for everything.
+func New(conn grpc.ClientConnInterface, interest *collectorv1.Interest, log *slog.Logger) *Subscription {
 	return &Subscription{
-		client: collectorv1.NewEventServiceClient(conn), log: log, ledger: newLedger(),
+		client: collectorv1.NewEventServiceClient(conn), interest: interest, log: log, ledger: newLedger(),
 		batches: make(chan *Batch, 1), reopen: make(chan struct{}, 1), err: errNotYet,
 	}
 }
@@ -125,7 +127,7 @@ func (s *Subscription) session(ctx context.Context) (received bool, err error) {
 		cancel()
 		return false, err
 	}
-	if err := stream.Send(&collectorv1.StreamEventsRequest{}); err != nil {
+	if err := stream.Send(&collectorv1.StreamEventsRequest{Interest: s.interest}); err != nil {
 		cancel()
 		return false, err
 	}

@@ -19,11 +19,13 @@ import (
 type fakeCollector struct {
 	opened []time.Time
 	batch  uint64
+	// asked are the first requests of the streams.
+	asked []*collectorv1.StreamEventsRequest
 }
 
 func (c *fakeCollector) StreamEvents(ctx context.Context, _ ...grpc.CallOption) (conversation, error) {
 	c.opened = append(c.opened, time.Now())
-	s := &fakeStream{ctx: ctx, answers: make(chan *collectorv1.StreamEventsResponse, 4), closed: make(chan struct{})}
+	s := &fakeStream{ctx: ctx, collector: c, answers: make(chan *collectorv1.StreamEventsResponse, 4), closed: make(chan struct{})}
 	c.batch++
 	for _, number := range []uint64{0, c.batch - 1, c.batch} {
 		if number > 0 || len(s.answers) == 0 {
@@ -35,12 +37,20 @@ func (c *fakeCollector) StreamEvents(ctx context.Context, _ ...grpc.CallOption) 
 
 type fakeStream struct {
 	grpc.ClientStream
-	ctx     context.Context
-	answers chan *collectorv1.StreamEventsResponse
-	closed  chan struct{}
+	ctx       context.Context
+	collector *fakeCollector
+	answers   chan *collectorv1.StreamEventsResponse
+	closed    chan struct{}
 }
 
-func (s *fakeStream) Send(*collectorv1.StreamEventsRequest) error { return nil }
+func (s *fakeStream) Send(r *collectorv1.StreamEventsRequest) error {
+	if len(s.collector.asked) < len(s.collector.opened) {
+		s.collector.asked = append(s.collector.asked, r)
+	} else if r.GetInterest() != nil {
+		panic("an interest that has not changed")
+	}
+	return nil
+}
 
 func (s *fakeStream) CloseSend() error {
 	close(s.closed)
@@ -68,7 +78,7 @@ func (s *fakeStream) Recv() (*collectorv1.StreamEventsResponse, error) {
 func start(t *testing.T) (s *Subscription, collector *fakeCollector, stop func() (opens int, last uint64)) {
 	t.Helper()
 	collector = &fakeCollector{}
-	s = New(nil, slog.New(slog.DiscardHandler))
+	s = New(nil, &collectorv1.Interest{Classes: []string{"exec"}}, slog.New(slog.DiscardHandler))
 	s.client = collector
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -110,6 +120,11 @@ func TestReopenBringsANewSnapshotButNotTooOften(t *testing.T) {
 			t.Errorf("Err() = %v after reopening, want nil", err)
 		}
 		opens, last := stop()
+		for i, r := range collector.asked {
+			if got := r.GetInterest().GetClasses(); len(got) != 1 || got[0] != "exec" || r.GetAcknowledgedBatch() != 0 {
+				t.Errorf("stream %d was opened by %v, want the interest alone", i+1, r)
+			}
+		}
 		// At once, then every ten seconds, and once more for what was lost after the last.
 		if got := len(collector.opened); got != 5 || opens != 5 || last != 5 {
 			t.Fatalf("opened %d times, %d snapshots, last batch %d, want 5 each", got, opens, last)
