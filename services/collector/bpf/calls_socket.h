@@ -84,7 +84,7 @@ static __always_inline void send_message(struct call_context *c, struct sock *sk
 	given.at = native.name;
 	given.len = native.len;
 	if (given.at)
-		emit_send(c->task, sk, &given);
+		emit_send(c->task, sk, &given, c->result);
 }
 
 static __attribute__((noinline)) int handle_send(struct call_context *c, enum call call, struct socket_args *a)
@@ -103,7 +103,7 @@ static __attribute__((noinline)) int handle_send(struct call_context *c, enum ca
 	if (!sk)
 		return 0;
 	if (call == CALL_SENDTO)
-		emit_send(c->task, sk, &given);
+		emit_send(c->task, sk, &given, c->result);
 	else if (call == CALL_SENDMSG)
 		send_message(c, sk, a->at[1]);
 	else

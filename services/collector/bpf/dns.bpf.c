@@ -103,8 +103,7 @@ static __always_inline bool message_fill(struct __sk_buff *skb, struct datagram 
 	if (len > DNS_MAX)
 		len = DNS_MAX;
 	asm volatile("" : "+r"(len));
-	if (len == 0 || len > DNS_MAX)
-		return false;
+	len = ((len - 1) & (DNS_MAX - 1)) + 1; /* as it was, and the verifier sees that it is from 1 to DNS_MAX */
 	if (bpf_skb_load_bytes(skb, d->payload, b->message, len))
 		return false;
 	b->r.message_len = len;

@@ -38,14 +38,26 @@ int on_file_open(__u64 *ctx)
 	return 0;
 }
 
-/* A name in a directory: what path_* hooks are given. */
-static __always_inline bool name_begin(struct change *c, __u64 dir, __u64 dentry, __u32 kind)
+/*
+ * An argument as a number. Read as memory, because the verifier knows the type of what it loads from the context, and
+ * hands a global function nothing typed as a number.
+ */
+static __always_inline void *untyped(__u64 *ctx, int n)
 {
-	struct path *path = (void *)dir;
+	void *value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), &ctx[n]);
+	return value;
+}
+
+/* A name in a directory: what path_* hooks are given, as arguments number dir and dentry. */
+static __always_inline bool name_begin(struct change *c, __u64 *ctx, int dir, int dentry, __u32 kind)
+{
+	struct path *path = (void *)ctx[dir];
 
 	if (!wanted(kind) || !change_begin(c, current_task(), kind))
 		return false;
-	change_dentry(c, &c->record->file, (void *)dentry, BPF_CORE_READ(path, mnt));
+	change_dentry(c, &c->record->file, untyped(ctx, dentry), BPF_CORE_READ(path, mnt));
 	return true;
 }
 
@@ -64,9 +76,9 @@ int on_path_rename(__u64 *ctx)
 	struct path *to = (struct path *)ctx[2];
 	struct change c;
 
-	if (!name_begin(&c, ctx[0], ctx[1], RECORD_RENAME))
+	if (!name_begin(&c, ctx, 0, 1, RECORD_RENAME))
 		return 0;
-	change_dentry(&c, &c.record->target, (void *)ctx[3], BPF_CORE_READ(to, mnt));
+	change_dentry(&c, &c.record->target, untyped(ctx, 3), BPF_CORE_READ(to, mnt));
 	change_end(&c, RECORD_RENAME);
 	return 0;
 }
@@ -76,7 +88,7 @@ int on_path_unlink(__u64 *ctx)
 {
 	struct change c;
 
-	if (name_begin(&c, ctx[0], ctx[1], RECORD_UNLINK))
+	if (name_begin(&c, ctx, 0, 1, RECORD_UNLINK))
 		change_end(&c, RECORD_UNLINK);
 	return 0;
 }
@@ -86,7 +98,7 @@ int on_path_rmdir(__u64 *ctx)
 {
 	struct change c;
 
-	if (name_begin(&c, ctx[0], ctx[1], RECORD_RMDIR))
+	if (name_begin(&c, ctx, 0, 1, RECORD_RMDIR))
 		change_end(&c, RECORD_RMDIR);
 	return 0;
 }
@@ -98,9 +110,9 @@ int on_path_link(__u64 *ctx)
 	struct path *dir = (struct path *)ctx[1];
 	struct change c;
 
-	if (!name_begin(&c, ctx[1], ctx[0], RECORD_LINK))
+	if (!name_begin(&c, ctx, 1, 0, RECORD_LINK))
 		return 0;
-	change_dentry(&c, &c.record->target, (void *)ctx[2], BPF_CORE_READ(dir, mnt));
+	change_dentry(&c, &c.record->target, untyped(ctx, 2), BPF_CORE_READ(dir, mnt));
 	change_end(&c, RECORD_LINK);
 	return 0;
 }
@@ -110,7 +122,7 @@ int on_path_symlink(__u64 *ctx)
 {
 	struct change c;
 
-	if (!name_begin(&c, ctx[0], ctx[1], RECORD_SYMLINK))
+	if (!name_begin(&c, ctx, 0, 1, RECORD_SYMLINK))
 		return 0;
 	change_kernel_text(&c, &c.record->text_len, PATH_MAX, (void *)ctx[2]);
 	change_end(&c, RECORD_SYMLINK);
@@ -122,7 +134,7 @@ int on_path_mkdir(__u64 *ctx)
 {
 	struct change c;
 
-	if (!name_begin(&c, ctx[0], ctx[1], RECORD_MKDIR))
+	if (!name_begin(&c, ctx, 0, 1, RECORD_MKDIR))
 		return 0;
 	c.record->mode = ctx[2];
 	change_end(&c, RECORD_MKDIR);
@@ -138,7 +150,7 @@ int on_path_mknod(__u64 *ctx)
 
 	if ((mode & S_IFMT) == S_IFREG || (mode & S_IFMT) == 0)
 		return 0;
-	if (!name_begin(&c, ctx[0], ctx[1], RECORD_MKNOD))
+	if (!name_begin(&c, ctx, 0, 1, RECORD_MKNOD))
 		return 0;
 	c.record->mode = mode;
 	change_end(&c, RECORD_MKNOD);
@@ -229,7 +241,7 @@ int on_sb_umount(__u64 *ctx)
 
 	if (!wanted(RECORD_UMOUNT) || !change_begin(&c, current_task(), RECORD_UMOUNT))
 		return 0;
-	change_dentry(&c, &c.record->file, BPF_CORE_READ(mnt, mnt_root), mnt);
+	change_dentry(&c, &c.record->file, BPF_CORE_READ(mnt, mnt_root), untyped(ctx, 0));
 	c.record->change_flags = (__u32)ctx[1];
 	change_end(&c, RECORD_UMOUNT);
 	return 0;
@@ -336,7 +348,7 @@ int on_socket_connect(__u64 *ctx)
 	return 0;
 }
 
-/* (sock, message, size) */
+/* (sock, message, size). Under way is what is known of its result, as of a connect's. */
 SEC("lsm/socket_sendmsg")
 int on_socket_sendmsg(__u64 *ctx)
 {
@@ -349,7 +361,7 @@ int on_socket_sendmsg(__u64 *ctx)
 	};
 
 	if (given.at && wanted(RECORD_SEND))
-		emit_send(current_task(), BPF_CORE_READ(socket, sk), &given);
+		emit_send(current_task(), BPF_CORE_READ(socket, sk), &given, -EINPROGRESS);
 	return 0;
 }
 

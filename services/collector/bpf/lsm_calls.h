@@ -8,11 +8,29 @@
 #include "calls.h"
 #include "calls_privilege.h"
 
+/* Of the architectures we support, with pages of 4 KiB and without KASAN. */
+#define THREAD_SIZE 16384
+
+/*
+ * A call's registers: its argument. Linux 5.10 does not let programs see that ("invalid bpf_context access"), but it is what
+ * the entry code has put at the bottom of the task's kernel stack (task_pt_regs).
+ */
+static __always_inline struct pt_regs *registers_of(__u64 *ctx)
+{
+#ifdef LEGACY
+	struct task_struct *task = current_task();
+
+	return (void *)((__u64)LOAD(task, stack) + THREAD_SIZE - bpf_core_type_size(struct pt_regs));
+#else
+	return (struct pt_regs *)ctx[0];
+#endif
+}
+
 static __always_inline struct call_context call_returned(__u64 *ctx)
 {
 	struct call_context c = {
 		.task = current_task(),
-		.regs = (struct pt_regs *)ctx[0],
+		.regs = registers_of(ctx),
 		.result = ctx[1],
 	};
 
@@ -71,5 +89,16 @@ int on_call_setxattr(__u64 *ctx)
 		args.path = argument(&c, 0);
 	args.text = argument(&c, 1);
 	change_call(&c, &args);
+	return 0;
+}
+
+/* Instead of path_chown, whose arguments are structs: Linux before 6.1 cannot hand those to a program. */
+SEC("fexit/call_chown")
+int on_call_chown(__u64 *ctx)
+{
+	struct call_context c = call_returned(ctx);
+	enum call call = call_of(&c);
+
+	handle_change(&c, call);
 	return 0;
 }

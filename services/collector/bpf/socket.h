@@ -267,7 +267,7 @@ static __always_inline bool peer_is_new(struct sock *sk, struct socket_record *r
 
 /* A datagram to an address given with it. */
 static __attribute__((noinline)) int emit_send(struct task_struct *task, struct sock *sk,
-					    struct given_address *given)
+					    struct given_address *given, long result)
 {
 	struct socket_build *b;
 	struct area *a;
@@ -281,6 +281,7 @@ static __attribute__((noinline)) int emit_send(struct task_struct *task, struct 
 	given_fill(b, given, false);
 	if (peer_is_new(sk, &b->r) && admit(cgroup_id(task), RECORD_SEND)) {
 		header_fill(&b->r.header, task, RECORD_SEND);
+		header_result(&b->r.header, result);
 		socket_submit(b, RECORD_SEND);
 	}
 	give_back(&a->busy);

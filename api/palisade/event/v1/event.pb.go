@@ -348,7 +348,7 @@ type PrivilegeOperation int32
 
 const (
 	PrivilegeOperation_PRIVILEGE_OPERATION_UNSPECIFIED PrivilegeOperation = 0
-	// setuid(2) family: real, effective, saved id before; then the same after.
+	// setuid(2) family: real, effective, saved id after the call.
 	PrivilegeOperation_PRIVILEGE_OPERATION_SETUID PrivilegeOperation = 1
 	// setgid(2) family: as setuid.
 	PrivilegeOperation_PRIVILEGE_OPERATION_SETGID PrivilegeOperation = 2

@@ -151,6 +151,7 @@ const (
 	collectorMapShortfallsOther       = "shortfalls_other"
 	collectorMapTold                  = "told"
 	collectorMapUrgent                = "urgent"
+	collectorProgOnCallChown          = "on_call_chown"
 	collectorProgOnCallExec           = "on_call_exec"
 	collectorProgOnCallMemfd          = "on_call_memfd"
 	collectorProgOnCallModule         = "on_call_module"
@@ -254,6 +255,7 @@ type collectorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type collectorProgramSpecs struct {
+	OnCallChown        *ebpf.ProgramSpec `ebpf:"on_call_chown"`
 	OnCallExec         *ebpf.ProgramSpec `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.ProgramSpec `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.ProgramSpec `ebpf:"on_call_module"`
@@ -418,6 +420,7 @@ type collectorVariables struct {
 //
 // It can be passed to loadCollectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type collectorPrograms struct {
+	OnCallChown        *ebpf.Program `ebpf:"on_call_chown"`
 	OnCallExec         *ebpf.Program `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.Program `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.Program `ebpf:"on_call_module"`
@@ -463,6 +466,7 @@ type collectorPrograms struct {
 
 func (p *collectorPrograms) Close() error {
 	return _CollectorClose(
+		p.OnCallChown,
 		p.OnCallExec,
 		p.OnCallMemfd,
 		p.OnCallModule,

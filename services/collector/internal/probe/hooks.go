@@ -40,6 +40,8 @@ type Hook struct {
 	Calls []string
 	// Since is the first kernel that has the place; empty for all that we support.
 	Since string
+	// Unless names the hook that makes this one superfluous where it is in place.
+	Unless string
 	// Required hooks fail the start if the kernel refuses them; without the others something is degraded.
 	Required bool
 	// Without says what is missing without the hook, for people.
@@ -82,6 +84,8 @@ var decisions = []Hook{
 	{Name: "path_mknod", Family: "file", Place: Decision, Program: "on_path_mknod", Without: "new device nodes are not seen"},
 	{Name: "path_chmod", Family: "file", Place: Decision, Program: "on_path_chmod", Without: "changes of mode are not seen"},
 	{Name: "path_chown", Family: "file", Place: Decision, Program: "on_path_chown", Without: "changes of owner are not seen"},
+	{Name: "chown", Family: "file", Place: Call, Program: "on_call_chown", Calls: []string{"chown", "lchown", "fchown", "fchownat", "chown16", "lchown16", "fchown16"},
+		Unless: "path_chown", Without: "changes of owner are not seen"},
 	{Name: "path_truncate", Family: "file", Place: Decision, Program: "on_path_truncate", Without: "truncated files are not seen"},
 	{Name: "file_truncate", Family: "file", Place: Decision, Program: "on_file_truncate", Since: "6.2", Without: "files truncated by descriptor are not seen"},
 	{Name: "sb_mount", Family: "file", Place: Decision, Program: "on_sb_mount", Without: "mounts are not seen"},

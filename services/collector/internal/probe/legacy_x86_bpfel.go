@@ -151,6 +151,7 @@ const (
 	legacyMapShortfallsOther       = "shortfalls_other"
 	legacyMapTold                  = "told"
 	legacyMapUrgent                = "urgent"
+	legacyProgOnCallChown          = "on_call_chown"
 	legacyProgOnCallExec           = "on_call_exec"
 	legacyProgOnCallMemfd          = "on_call_memfd"
 	legacyProgOnCallModule         = "on_call_module"
@@ -254,6 +255,7 @@ type legacySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type legacyProgramSpecs struct {
+	OnCallChown        *ebpf.ProgramSpec `ebpf:"on_call_chown"`
 	OnCallExec         *ebpf.ProgramSpec `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.ProgramSpec `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.ProgramSpec `ebpf:"on_call_module"`
@@ -418,6 +420,7 @@ type legacyVariables struct {
 //
 // It can be passed to loadLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type legacyPrograms struct {
+	OnCallChown        *ebpf.Program `ebpf:"on_call_chown"`
 	OnCallExec         *ebpf.Program `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.Program `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.Program `ebpf:"on_call_module"`
@@ -463,6 +466,7 @@ type legacyPrograms struct {
 
 func (p *legacyPrograms) Close() error {
 	return _LegacyClose(
+		p.OnCallChown,
 		p.OnCallExec,
 		p.OnCallMemfd,
 		p.OnCallModule,

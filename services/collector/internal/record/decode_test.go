@@ -105,8 +105,8 @@ var update = flag.Bool("update", false, "rewrite the expected events of testdata
 func TestDecodeCaptures(t *testing.T) {
 	decoder := NewDecoder(time.Unix(1_700_000_000, 0))
 	captures, err := filepath.Glob("testdata/*.bin")
-	if err != nil || len(captures) < 6 {
-		t.Fatalf("captures = %d, %v, want one of each kind", len(captures), err)
+	if err != nil || len(captures) != Kinds-1 {
+		t.Fatalf("captures = %d, %v, want one of each of %d kinds", len(captures), err, Kinds-1)
 	}
 	for _, path := range captures {
 		t.Run(filepath.Base(path), func(t *testing.T) {
