@@ -67,6 +67,7 @@ func layNode(t *testing.T) *node {
 	}
 	copyBinaries(t, n.bin)
 	t.Cleanup(func() { os.RemoveAll(top) })
+	t.Cleanup(n.remove)
 	return n
 }
 
@@ -136,6 +137,16 @@ func (n *node) stop() {
 	}
 	if n.t.Failed() {
 		n.t.Logf("the node said:\n%s", tail(n.stderr.String(), 40))
+	}
+}
+
+// remove takes away what a node that was killed has left; one that was stopped has left nothing.
+func (n *node) remove() {
+	if n.ephemeral {
+		return // it has no state directory to be named
+	}
+	if out, err := exec.Command(filepath.Join(n.bin, "palisade"), "remove", "--run", n.run, "--state", n.state).CombinedOutput(); err != nil {
+		n.t.Errorf("palisade remove: %v: %s", err, out)
 	}
 }
 

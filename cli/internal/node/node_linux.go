@@ -29,7 +29,6 @@ type Node struct {
 	table    privilege.Table
 	lock     *os.File
 	groups   []*cgroup.Group
-	pinned   *pinned
 }
 
 // Prepare makes directories and configuration files. It returns ErrRunning if the directories are in use.
@@ -77,7 +76,7 @@ func (n *Node) prepare() error {
 	if err != nil {
 		return err
 	}
-	if n.pinned, err = makePins(n.settings.pins(), int(collector.UID)); err != nil {
+	if err := makePins(n.settings.pins(), int(collector.UID)); err != nil {
 		return err
 	}
 	for name, content := range n.settings.configurations(n.table) {
@@ -260,7 +259,7 @@ func isolation(row privilege.Row) uintptr {
 // Close removes what is pinned in the kernel, cgroups, run-time directory and, if it is ephemeral, the state. The processes must
 // be gone.
 func (n *Node) Close() error {
-	errs := []error{n.pinned.remove()}
+	errs := []error{removePins(n.settings.pins())}
 	for _, group := range n.groups {
 		errs = append(errs, group.Remove())
 	}

@@ -8,29 +8,11 @@
 #include "calls.h"
 #include "calls_privilege.h"
 
-/* Of the architectures we support, with pages of 4 KiB and without KASAN. */
-#define THREAD_SIZE 16384
-
-/*
- * A call's registers: its argument. Linux 5.10 does not let programs see that ("invalid bpf_context access"), but it is what
- * the entry code has put at the bottom of the task's kernel stack (task_pt_regs).
- */
-static __always_inline struct pt_regs *registers_of(__u64 *ctx)
-{
-#ifdef LEGACY
-	struct task_struct *task = current_task();
-
-	return (void *)((__u64)LOAD(task, stack) + THREAD_SIZE - bpf_core_type_size(struct pt_regs));
-#else
-	return (struct pt_regs *)ctx[0];
-#endif
-}
-
 static __always_inline struct call_context call_returned(__u64 *ctx)
 {
 	struct call_context c = {
 		.task = current_task(),
-		.regs = registers_of(ctx),
+		.regs = (struct pt_regs *)ctx[0],
 		.result = ctx[1],
 	};
 
@@ -92,13 +74,32 @@ int on_call_setxattr(__u64 *ctx)
 	return 0;
 }
 
-/* Instead of path_chown, whose arguments are structs: Linux before 6.1 cannot hand those to a program. */
-SEC("fexit/call_chown")
-int on_call_chown(__u64 *ctx)
+/* Set by user space: path_chown cannot be used, because Linux before 6.1 hands no struct to a program. */
+const volatile __u8 chown_at_exit = 0;
+
+/*
+ * All of these at once, for kernels whose type information lacks the functions of calls that can be configured out
+ * (pahole before 1.25 leaves out functions of which there are two versions). Every system call then pays for a look at its
+ * number.
+ */
+SEC("tp_btf/sys_exit")
+int on_sys_exit_calls(__u64 *ctx)
 {
 	struct call_context c = call_returned(ctx);
 	enum call call = call_of(&c);
 
-	handle_change(&c, call);
+	if (call < CALL_EXEC)
+		return 0;
+	if (call == CALL_EXEC || call == CALL_EXEC_AT)
+		handle_exec(&c, call);
+	else if (call == CALL_MEMFD)
+		handle_memfd(&c);
+	else if (is_module_call(call))
+		handle_module(&c, call);
+	else if (call == CALL_SETXATTR || call == CALL_SETXATTR_FD ||
+		 (chown_at_exit && call >= CALL_CHOWN && call <= CALL_CHOWN_FD))
+		handle_change(&c, call);
+	else if (call >= CALL_SETGROUPS)
+		handle_privilege(&c, call);
 	return 0;
 }

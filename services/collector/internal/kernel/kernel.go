@@ -24,6 +24,8 @@ type Kernel struct {
 	CgroupByMemory bool
 	// Legacy: before Linux 5.13, programs know no typed current task and no atomic exchange.
 	Legacy bool
+	// StructArguments: programs on the kernel's functions can be given structs (Linux 6.1).
+	StructArguments bool
 	// Loop: programs can loop without the verifier following each turn (Linux 5.17).
 	Loop  bool
 	Types *btf.Spec
@@ -53,6 +55,7 @@ func Read() (Kernel, error) {
 	}
 	k.Types = types
 	k.ExitTellsGroupDead = len(TracepointArguments(types, "sched_process_exit")) >= 2
+	k.StructArguments = hasHelper(types, "BPF_FUNC_user_ringbuf_drain") // of 6.1
 	k.Loop = hasHelper(types, "BPF_FUNC_loop")
 	k.Legacy = !hasHelper(types, "BPF_FUNC_for_each_map_elem") // of 5.13
 	cgroups, err := os.ReadFile(cgroupPath)
@@ -73,6 +76,12 @@ func checkBTF(path, release string) error {
 		return fmt.Errorf("%w: %w", ErrNoBTF, err)
 	}
 	return f.Close()
+}
+
+// HasFunction says whether the kernel's type information has a function.
+func (k Kernel) HasFunction(name string) bool {
+	var function *btf.Func
+	return k.Types.TypeByName(name, &function) == nil
 }
 
 // TracepointArguments are what a typed tracepoint passes, without the leading private pointer.

@@ -151,7 +151,6 @@ const (
 	collectorMapShortfallsOther       = "shortfalls_other"
 	collectorMapTold                  = "told"
 	collectorMapUrgent                = "urgent"
-	collectorProgOnCallChown          = "on_call_chown"
 	collectorProgOnCallExec           = "on_call_exec"
 	collectorProgOnCallMemfd          = "on_call_memfd"
 	collectorProgOnCallModule         = "on_call_module"
@@ -189,6 +188,7 @@ const (
 	collectorProgOnSocketListen       = "on_socket_listen"
 	collectorProgOnSocketSendmsg      = "on_socket_sendmsg"
 	collectorProgOnSysExit            = "on_sys_exit"
+	collectorProgOnSysExitCalls       = "on_sys_exit_calls"
 	collectorProgOnTask               = "on_task"
 	collectorProgOnTaskFixSetgid      = "on_task_fix_setgid"
 	collectorProgOnTaskFixSetuid      = "on_task_fix_setuid"
@@ -205,6 +205,7 @@ const (
 	collectorVarAnchorSignalRecord    = "anchor_signal_record"
 	collectorVarAnchorSocketRecord    = "anchor_socket_record"
 	collectorVarCgroupByMemoryV1      = "cgroup_by_memory_v1"
+	collectorVarChownAtExit           = "chown_at_exit"
 	collectorVarExitTellsGroupDead    = "exit_tells_group_dead"
 	collectorVarGeneration            = "generation"
 	collectorVarHasLoop               = "has_loop"
@@ -255,7 +256,6 @@ type collectorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type collectorProgramSpecs struct {
-	OnCallChown        *ebpf.ProgramSpec `ebpf:"on_call_chown"`
 	OnCallExec         *ebpf.ProgramSpec `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.ProgramSpec `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.ProgramSpec `ebpf:"on_call_module"`
@@ -293,6 +293,7 @@ type collectorProgramSpecs struct {
 	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
 	OnSocketSendmsg    *ebpf.ProgramSpec `ebpf:"on_socket_sendmsg"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
+	OnSysExitCalls     *ebpf.ProgramSpec `ebpf:"on_sys_exit_calls"`
 	OnTask             *ebpf.ProgramSpec `ebpf:"on_task"`
 	OnTaskFixSetgid    *ebpf.ProgramSpec `ebpf:"on_task_fix_setgid"`
 	OnTaskFixSetuid    *ebpf.ProgramSpec `ebpf:"on_task_fix_setuid"`
@@ -333,6 +334,7 @@ type collectorVariableSpecs struct {
 	AnchorSignalRecord    *ebpf.VariableSpec `ebpf:"anchor_signal_record"`
 	AnchorSocketRecord    *ebpf.VariableSpec `ebpf:"anchor_socket_record"`
 	CgroupByMemoryV1      *ebpf.VariableSpec `ebpf:"cgroup_by_memory_v1"`
+	ChownAtExit           *ebpf.VariableSpec `ebpf:"chown_at_exit"`
 	ExitTellsGroupDead    *ebpf.VariableSpec `ebpf:"exit_tells_group_dead"`
 	Generation            *ebpf.VariableSpec `ebpf:"generation"`
 	HasLoop               *ebpf.VariableSpec `ebpf:"has_loop"`
@@ -408,6 +410,7 @@ type collectorVariables struct {
 	AnchorSignalRecord    *ebpf.Variable `ebpf:"anchor_signal_record"`
 	AnchorSocketRecord    *ebpf.Variable `ebpf:"anchor_socket_record"`
 	CgroupByMemoryV1      *ebpf.Variable `ebpf:"cgroup_by_memory_v1"`
+	ChownAtExit           *ebpf.Variable `ebpf:"chown_at_exit"`
 	ExitTellsGroupDead    *ebpf.Variable `ebpf:"exit_tells_group_dead"`
 	Generation            *ebpf.Variable `ebpf:"generation"`
 	HasLoop               *ebpf.Variable `ebpf:"has_loop"`
@@ -420,7 +423,6 @@ type collectorVariables struct {
 //
 // It can be passed to loadCollectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type collectorPrograms struct {
-	OnCallChown        *ebpf.Program `ebpf:"on_call_chown"`
 	OnCallExec         *ebpf.Program `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.Program `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.Program `ebpf:"on_call_module"`
@@ -458,6 +460,7 @@ type collectorPrograms struct {
 	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
 	OnSocketSendmsg    *ebpf.Program `ebpf:"on_socket_sendmsg"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
+	OnSysExitCalls     *ebpf.Program `ebpf:"on_sys_exit_calls"`
 	OnTask             *ebpf.Program `ebpf:"on_task"`
 	OnTaskFixSetgid    *ebpf.Program `ebpf:"on_task_fix_setgid"`
 	OnTaskFixSetuid    *ebpf.Program `ebpf:"on_task_fix_setuid"`
@@ -466,7 +469,6 @@ type collectorPrograms struct {
 
 func (p *collectorPrograms) Close() error {
 	return _CollectorClose(
-		p.OnCallChown,
 		p.OnCallExec,
 		p.OnCallMemfd,
 		p.OnCallModule,
@@ -504,6 +506,7 @@ func (p *collectorPrograms) Close() error {
 		p.OnSocketListen,
 		p.OnSocketSendmsg,
 		p.OnSysExit,
+		p.OnSysExitCalls,
 		p.OnTask,
 		p.OnTaskFixSetgid,
 		p.OnTaskFixSetuid,

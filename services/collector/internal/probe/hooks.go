@@ -40,8 +40,6 @@ type Hook struct {
 	Calls []string
 	// Since is the first kernel that has the place; empty for all that we support.
 	Since string
-	// Unless names the hook that makes this one superfluous where it is in place.
-	Unless string
 	// Required hooks fail the start if the kernel refuses them; without the others something is degraded.
 	Required bool
 	// Without says what is missing without the hook, for people.
@@ -84,8 +82,6 @@ var decisions = []Hook{
 	{Name: "path_mknod", Family: "file", Place: Decision, Program: "on_path_mknod", Without: "new device nodes are not seen"},
 	{Name: "path_chmod", Family: "file", Place: Decision, Program: "on_path_chmod", Without: "changes of mode are not seen"},
 	{Name: "path_chown", Family: "file", Place: Decision, Program: "on_path_chown", Without: "changes of owner are not seen"},
-	{Name: "chown", Family: "file", Place: Call, Program: "on_call_chown", Calls: []string{"chown", "lchown", "fchown", "fchownat", "chown16", "lchown16", "fchown16"},
-		Unless: "path_chown", Without: "changes of owner are not seen"},
 	{Name: "path_truncate", Family: "file", Place: Decision, Program: "on_path_truncate", Without: "truncated files are not seen"},
 	{Name: "file_truncate", Family: "file", Place: Decision, Program: "on_file_truncate", Since: "6.2", Without: "files truncated by descriptor are not seen"},
 	{Name: "sb_mount", Family: "file", Place: Decision, Program: "on_sb_mount", Without: "mounts are not seen"},
@@ -93,29 +89,60 @@ var decisions = []Hook{
 	{Name: "sb_umount", Family: "file", Place: Decision, Program: "on_sb_umount", Without: "unmounts are not seen"},
 	{Name: "sb_pivotroot", Family: "file", Place: Decision, Program: "on_sb_pivotroot", Without: "pivot_root is not seen"},
 	{Name: "path_chroot", Family: "file", Place: Decision, Program: "on_path_chroot", Without: "chroot is not seen"},
-	{Name: "setxattr", Family: "file", Place: Call, Program: "on_call_setxattr", Calls: []string{"setxattr", "lsetxattr", "fsetxattr"},
-		Without: "extended attributes, and file capabilities among them, are not seen"},
 	{Name: "mmap_file", Family: "memory", Place: Decision, Program: "on_mmap_file", Without: "executable mappings are not seen"},
 	{Name: "file_mprotect", Family: "memory", Place: Decision, Program: "on_file_mprotect", Without: "memory made executable is not seen"},
-	{Name: "memfd", Family: "memory", Place: Call, Program: "on_call_memfd", Calls: []string{"memfd_create"}, Without: "memory files are not seen before something uses them"},
 	{Name: "socket_create", Family: "network", Place: Decision, Program: "on_socket_create", Without: "new sockets are not seen"},
 	{Name: "socket_bind", Family: "network", Place: Decision, Program: "on_socket_bind", Without: "bound sockets are not seen"},
 	{Name: "socket_listen", Family: "network", Place: Decision, Program: "on_socket_listen", Without: "listening sockets are not seen"},
 	{Name: "socket_connect", Family: "network", Place: Decision, Program: "on_socket_connect", Required: true},
 	{Name: "socket_sendmsg", Family: "network", Place: Decision, Program: "on_socket_sendmsg", Without: "datagrams to new peers are not seen"},
 	{Name: "sock_graft", Family: "network", Place: Announcement, Program: "on_sock_graft", Without: "accepted connections are not seen"},
-	{Name: "exec", Family: "process", Place: Call, Program: "on_call_exec", Calls: []string{"execve", "execveat"}, Without: "failed execs are not seen"},
 	{Name: "task_fix_setuid", Family: "privilege", Place: Decision, Program: "on_task_fix_setuid", Without: "changes of user id are not seen"},
 	{Name: "task_fix_setgid", Family: "privilege", Place: Decision, Program: "on_task_fix_setgid", Without: "changes of group id are not seen"},
+}
+
+// calls are those that no decision stands for, at their end.
+var calls = []Hook{
+	{Name: "setxattr", Family: "file", Place: Call, Program: "on_call_setxattr", Calls: []string{"setxattr", "lsetxattr", "fsetxattr"},
+		Without: "extended attributes, and file capabilities among them, are not seen"},
+	{Name: "memfd", Family: "memory", Place: Call, Program: "on_call_memfd", Calls: []string{"memfd_create"}, Without: "memory files are not seen before something uses them"},
+	{Name: "exec", Family: "process", Place: Call, Program: "on_call_exec", Calls: []string{"execve", "execveat"}, Without: "failed execs are not seen"},
 	{Name: "module", Family: "privilege", Place: Call, Program: "on_call_module", Calls: []string{"init_module", "finit_module", "delete_module"},
 		Without: "kernel modules are not seen"},
 	{Name: "privilege", Family: "privilege", Place: Call, Program: "on_call_privilege", Calls: privilegeCalls,
 		Without: "uses of privilege are not seen"},
 }
 
+// callsAtOnce is all of calls in one place, where the kernel's type information lacks some of their functions.
+var callsAtOnce = Hook{Name: "sys_exit", Family: "privilege", Program: "on_sys_exit_calls",
+	Without: "failed execs, memory files, modules and uses of privilege are not seen"}
+
 var privilegeCalls = []string{
 	"add_key", "bpf", "capset", "io_uring_setup", "keyctl", "perf_event_open", "process_vm_readv", "process_vm_writev",
 	"ptrace", "request_key", "setgroups", "setgroups16", "setns", "unshare", "userfaultfd",
+}
+
+// decisionsOf leaves out what a kernel does not have yet, or cannot hand to a program.
+func decisionsOf(k kernel.Kernel) []Hook {
+	return slices.DeleteFunc(slices.Clone(decisions), func(h Hook) bool {
+		younger := h.Since != "" && !k.HasFunction("security_"+h.Name)
+		return younger || h.Name == "path_chown" && !k.StructArguments
+	})
+}
+
+// callsOf are the hooks for system calls.
+func callsOf(k kernel.Kernel) []Hook {
+	if !k.StructArguments {
+		return []Hook{callsAtOnce} // chown is among them
+	}
+	for _, hook := range calls {
+		for _, call := range hook.Calls {
+			if optional := call == "setgroups16"; !optional && len(functionsOf([]string{call}, k)) == 0 {
+				return []Hook{callsAtOnce}
+			}
+		}
+	}
+	return calls
 }
 
 // The tracepoint of io_uring's operations has had two names and more than two lists of arguments.
@@ -145,7 +172,8 @@ func hooksOf(tier Tier, k kernel.Kernel) []Hook {
 	if tier == TierTracepoint {
 		hooks = append(hooks, ends...)
 	} else {
-		hooks = append(hooks, decisions...)
+		hooks = append(hooks, decisionsOf(k)...)
+		hooks = append(hooks, callsOf(k)...)
 	}
 	hooks = append(hooks, ringHookOf(k.Types))
 	return append(hooks, packets...)

@@ -170,11 +170,7 @@ func (s *Set) load(object *ebpf.CollectionSpec, list []loadable) (map[string]*eb
 	}
 	defer collection.Close() // what is not taken out of it: the programs' own variables, which the programs hold
 	programs := make(map[string]*ebpf.Program, len(list))
-	loaded := make(map[string]bool, len(list))
 	for _, l := range list {
-		if loaded[l.hook.Unless] {
-			continue
-		}
 		program, err := loadOne(object, l, collection.Maps)
 		if err != nil {
 			err = kernel.Explain(l.hook.Name, s.kernel.Release, err)
@@ -184,7 +180,7 @@ func (s *Set) load(object *ebpf.CollectionSpec, list []loadable) (map[string]*eb
 			s.miss(l.hook, err.Error())
 			continue
 		}
-		programs[l.name()], loaded[l.hook.Name] = program, true
+		programs[l.name()] = program
 	}
 	if err := collection.Assign(&s.maps); err != nil {
 		return programs, fmt.Errorf("assign maps: %w", err)

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 
 	"github.com/palisade-sec/palisade/services/collector/internal/kernel"
 )
@@ -55,6 +54,7 @@ func size(object *ebpf.CollectionSpec, cfg Config, k kernel.Kernel, generation u
 	object.Maps["areas"].MaxEntries = iteratorArea + 1
 	object.Maps["exec_areas"].MaxEntries = iteratorExecArea + 1
 	values := map[string]any{
+		"chown_at_exit":         flag(!k.StructArguments),
 		"cgroup_by_memory_v1":   flag(k.CgroupByMemory),
 		"exit_tells_group_dead": flag(k.ExitTellsGroupDead),
 		"generation":            generation,
@@ -101,7 +101,7 @@ func programsOf(hooks []Hook, tier Tier, object *ebpf.CollectionSpec, k kernel.K
 		}
 		places := []string{hook.Name}
 		if hook.Place == Call {
-			places = functionsOf(hook.Calls, k.Types)
+			places = functionsOf(hook.Calls, k)
 		}
 		if len(places) == 0 {
 			missing = append(missing, hook)
@@ -122,12 +122,11 @@ func programsOf(hooks []Hook, tier Tier, object *ebpf.CollectionSpec, k kernel.K
 var abiPrefixes = []string{"__x64_sys_", "__arm64_sys_", "__ia32_sys_", "__ia32_compat_sys_"}
 
 // functionsOf finds the kernel's functions of system calls, in every ABI.
-func functionsOf(calls []string, types *btf.Spec) []string {
+func functionsOf(calls []string, k kernel.Kernel) []string {
 	var found []string
 	for _, call := range calls {
 		for _, prefix := range abiPrefixes {
-			var function *btf.Func
-			if types.TypeByName(prefix+call, &function) == nil {
+			if k.HasFunction(prefix + call) {
 				found = append(found, prefix+call)
 			}
 		}
