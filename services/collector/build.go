@@ -12,6 +12,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/daemon"
 	"github.com/palisade-sec/palisade/internal/rpc"
 	"github.com/palisade-sec/palisade/internal/telemetry"
+	"github.com/palisade-sec/palisade/services/collector/internal/guard"
 	"github.com/palisade-sec/palisade/services/collector/internal/probe"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
 	"github.com/palisade-sec/palisade/services/collector/internal/ring"
@@ -23,6 +24,7 @@ import (
 func callers() rpc.Callers {
 	return rpc.Callers{
 		collectorv1.EventService_StreamEvents_FullMethodName: {"correlator"}, // sole consumer of events
+		collectorv1.GuardService_ApplyGuards_FullMethodName:  {"enforcer"},   // it alone decides what is denied
 	}
 }
 
@@ -32,6 +34,7 @@ type collector struct {
 	ring   *ring.Reader
 	losses *ring.Losses
 	stream *stream.Stream
+	guards *guard.Table
 	server *rpc.Server
 }
 
@@ -43,7 +46,7 @@ func build(env daemon.Env, cfg settings, probes *probe.Set) (*collector, error) 
 	}
 	now := ring.Boottime()
 	decoder := record.NewDecoder(time.Now().Add(-time.Duration(now))) //nolint:gosec // 292 years
-	c := &collector{probes: probes}
+	c := &collector{probes: probes, guards: guard.NewTable(probes.Guards())}
 	publish := func(ctx context.Context, events []*eventv1.Event, done func()) error {
 		return c.stream.Publish(ctx, events, done)
 	}
@@ -74,6 +77,7 @@ func build(env daemon.Env, cfg settings, probes *probe.Set) (*collector, error) 
 		return nil, errors.Join(err, c.ring.Close())
 	}
 	collectorv1.RegisterEventServiceServer(c.server, c.stream)
+	collectorv1.RegisterGuardServiceServer(c.server, guard.NewService(c.guards, probes.Tier().CanDeny(), env.Log))
 	return c, nil
 }
 

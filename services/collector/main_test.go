@@ -83,7 +83,7 @@ func TestCheckAndBadInput(t *testing.T) {
 		{name: "valid", ambient: row(), want: "configuration is valid; tier tracepoint"},
 		{name: "unknown key", ambient: row(), configuration: "rings: 3", fails: true, want: `unknown key "rings"`},
 		{name: "stream's memory", ambient: row(), configuration: "stream: {unacknowledged_bytes: 64}", fails: true, want: "stream.unacknowledged_bytes: 64"},
-		{name: "ring size", ambient: row(), configuration: "probes: {ring_bytes: 5000}", fails: true, want: "probes.ring_bytes: 5000"},
+		{name: "ring size", ambient: row(), configuration: "probes: {bulk_bytes: 5000}", fails: true, want: "probes.bulk_bytes: 5000"},
 		{name: "no capability", fails: true, want: "missing capability CAP_BPF and CAP_PERFMON"},
 	}
 	for _, tt := range tests {

@@ -29,6 +29,11 @@ func (c *collector) Status() *processv1.GetStatusResponse {
 	for _, hook := range c.probes.Missing() {
 		fact("missing hook "+hook.Name, hook.Without+": "+hook.Reason)
 	}
+	if guards, err := c.guards.Status(); err != nil {
+		warn("guards cannot be counted: %v", err)
+	} else {
+		fact("guards", fmt.Sprintf("%d, generation %d, %s", guards.Guards, guards.Generation, c.denies()))
+	}
 	queue := c.stream.Status()
 	if !queue.Subscribed {
 		warn("nobody reads the events: is the correlator running?")
@@ -47,6 +52,14 @@ func (c *collector) Status() *processv1.GetStatusResponse {
 		warn("%d records could not be decoded: report this", counts.Malformed)
 	}
 	return status
+}
+
+// denies says what happens to who passes a guard.
+func (c *collector) denies() string {
+	if c.probes.Tier().CanDeny() {
+		return "denied by the kernel"
+	}
+	return fmt.Sprintf("prevent: degraded to kill (tier %s)", c.probes.Tier())
 }
 
 // byClass lists counts in the order of the kinds, leaving out those that are zero.

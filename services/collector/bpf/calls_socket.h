@@ -3,6 +3,7 @@
 #pragma once
 
 #include "calls.h"
+#include "guard.h"
 #include "socket.h"
 
 /* net.h: what socketcall's first argument means. */
@@ -32,7 +33,7 @@ static __always_inline void handle_accept(struct call_context *c)
 		return;
 	sk = sock_of(c->task, c->result);
 	if (sk && speaks_ip(BPF_CORE_READ(sk, __sk_common.skc_family)))
-		emit_socket(c->task, sk, RECORD_ACCEPT, 0);
+		emit_socket(c->task, sk, RECORD_ACCEPT, 0, 0);
 }
 
 static __always_inline void handle_bind(struct call_context *c, struct socket_args *a)
@@ -47,9 +48,9 @@ static __always_inline void handle_bind(struct call_context *c, struct socket_ar
 		return;
 	/* An IP socket knows by now what it is bound to. */
 	if (speaks_ip(BPF_CORE_READ(sk, __sk_common.skc_family)))
-		emit_socket(c->task, sk, RECORD_BIND, 0);
+		emit_socket(c->task, sk, RECORD_BIND, 0, 0);
 	else
-		emit_socket(c->task, sk, RECORD_BIND, &given);
+		emit_socket(c->task, sk, RECORD_BIND, &given, 0);
 }
 
 static __always_inline void handle_listen(struct call_context *c, struct socket_args *a)
@@ -60,7 +61,7 @@ static __always_inline void handle_listen(struct call_context *c, struct socket_
 		return;
 	sk = sock_of(c->task, a->at[0]);
 	if (sk)
-		emit_socket(c->task, sk, RECORD_LISTEN, 0);
+		emit_socket(c->task, sk, RECORD_LISTEN, 0, 0);
 }
 
 /* struct user_msghdr and its compat twin begin with the address and its length. */
@@ -117,12 +118,16 @@ static __attribute__((noinline)) int handle_connect(struct call_context *c, stru
 	struct given_address given = { .at = a->at[1], .len = a->at[2] };
 	struct sock *sk;
 
-	if (!wanted(RECORD_CONNECT) && !wanted(RECORD_CONNECT_UNIX))
+	__u32 guard = 0;
+
+	if (!wanted(RECORD_CONNECT) && !wanted(RECORD_CONNECT_UNIX) && !guard_generation(GUARD_CONNECT))
 		return 0;
 	sk = sock_of(c->task, a->at[0]);
-	if (sk)
-		emit_connect(c->task, sk, &given, c->result);
-	return 0;
+	if (!sk)
+		return 0;
+	if (kill_guarded && under_way(c->result) && speaks_ip(BPF_CORE_READ(sk, __sk_common.skc_family)))
+		guard = guard_kill(guard_of_sock(sk));
+	return emit_connect(c->task, sk, &given, c->result, guard);
 }
 
 static __attribute__((noinline)) int handle_socket(struct call_context *c, enum call call, struct socket_args *a)

@@ -8,9 +8,11 @@
 #include "calls_socket.h"
 #include "event.h"
 #include "file.h"
+#include "guard.h"
 #include "kernel.h"
 #include "lsm.h"
 #include "lsm_calls.h"
+#include "lsm_socket.h"
 #include "memory.h"
 #include "process.h"
 #include "socket.h"
@@ -23,8 +25,13 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL"; /* a spelling the kernel takes f
 SEC("tp_btf/sched_process_exec")
 int on_sched_process_exec(__u64 *ctx)
 {
-	if (wanted(RECORD_EXEC))
-		emit_exec((struct task_struct *)ctx[0]);
+	struct task_struct *task = (struct task_struct *)ctx[0];
+	__u32 guard = 0;
+
+	if (kill_guarded)
+		guard = guard_kill(guard_of_executable(BPF_CORE_READ(task, mm, exe_file)));
+	if (guard || wanted(RECORD_EXEC))
+		emit_exec(task, guard);
 	return 0;
 }
 
@@ -90,6 +97,16 @@ int on_io_uring_opcode(__u64 *ctx)
 	return 0;
 }
 
+static __always_inline void opened(struct task_struct *task, struct file *file)
+{
+	__u32 guard = 0;
+
+	if (file && guard_generation(GUARD_WRITE) && opens_to_write(file))
+		guard = guard_kill(guard_of_file(GUARD_WRITE, file));
+	if (guard || wanted(RECORD_FILE_OPEN))
+		emit_file_open(task, file, guard, true);
+}
+
 SEC("tp_btf/sys_exit")
 int on_sys_exit(__u64 *ctx)
 {
@@ -103,8 +120,8 @@ int on_sys_exit(__u64 *ctx)
 	if (call == CALL_OTHER)
 		return 0;
 	if (call == CALL_OPEN) {
-		if (c.result >= 0 && wanted(RECORD_FILE_OPEN))
-			emit_file_open(c.task, file_of(c.task, c.result));
+		if (c.result >= 0)
+			opened(c.task, file_of(c.task, c.result));
 	} else if (call == CALL_MMAP || call == CALL_MMAP_OLD) {
 		handle_mmap(&c, call);
 	} else if (call == CALL_MPROTECT) {

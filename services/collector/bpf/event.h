@@ -72,6 +72,7 @@ enum record_kind {
 #define RECORD_RESULT_KNOWN (1u << 0)
 #define RECORD_COMPAT_32    (1u << 1)
 #define RECORD_X32	    (1u << 2)
+#define RECORD_KILLED	    (1u << 3) /* the guard could not deny, so the process was killed */
 
 /* Who did it, when, and what came of it. First in every record. */
 struct record_header {
@@ -97,7 +98,7 @@ struct record_header {
 	char comm[16];
 	__s64 result; /* valid with RECORD_RESULT_KNOWN */
 	__u32 flags;
-	__u32 pad;
+	__u32 guard; /* that denied it, or 0 */
 };
 _Static_assert(sizeof(struct record_header) == 128, "record_header is wire format");
 

@@ -91,7 +91,9 @@ static __always_inline struct file *file_of(struct task_struct *task, __u32 fd)
 	return file;
 }
 
-static __always_inline void emit_file_open(struct task_struct *task, struct file *file)
+/* A guard, if it is not 0, has denied the open, or killed who did it. */
+static __always_inline void emit_file_open(struct task_struct *task, struct file *file, __u32 guard,
+					   bool killed)
 {
 	__u64 cgroup = cgroup_id(task), end = sizeof(struct file_open_record);
 	struct file_open_record *r;
@@ -108,6 +110,10 @@ static __always_inline void emit_file_open(struct task_struct *task, struct file
 	}
 	r = (void *)a->record;
 	header_fill(&r->header, task, RECORD_FILE_OPEN);
+	if (guard && killed)
+		header_kill(&r->header, guard);
+	else if (guard)
+		header_deny(&r->header, guard);
 	__builtin_memset(&r->file, 0, sizeof(*r) - sizeof(r->header));
 	r->open_flags = BPF_CORE_READ(file, f_flags);
 	end += file_fill(a, number, &r->file, file, &a->record[end]);

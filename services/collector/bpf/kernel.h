@@ -53,6 +53,10 @@ enum bpf_map_type {
 #define VM_WRITE      0x2
 #define VM_EXEC	      0x4
 
+#define O_ACCMODE 03
+#define O_TRUNC	  01000
+#define SIGKILL	  9
+
 #define FMODE_CREATED 0x100000 /* file.f_mode: this open made the file */
 
 #define S_IFMT	 0170000
@@ -149,12 +153,16 @@ struct kernfs_node {
 	__u64 id;
 };
 
-struct cgroup {
-	struct kernfs_node *kn;
-};
+struct cgroup;
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
+struct cgroup {
+	struct cgroup_subsys_state self;
+	struct kernfs_node *kn;
 };
 
 enum cgroup_subsys_id {

@@ -127,19 +127,22 @@ static __always_inline __u64 exec_fill(struct exec_area *e, struct area *a, int 
 }
 
 static __always_inline void exec_submit(struct exec_area *e, int exec_number, struct area *a, int number,
-					struct task_struct *task)
+					struct task_struct *task, __u32 guard)
 {
 	struct exec_record *r = (void *)e->record;
 	__u64 end = exec_fill(e, a, number, task, RECORD_EXEC);
 
 	header_result(&r->header, 0);
+	if (guard)
+		header_kill(&r->header, guard);
 	argv_fill(e, exec_number, r, end, LOAD(task, mm));
 	end += r->argv_len;
 	bound(end, EXEC_RECORD_MAX);
 	submit(r, end, RECORD_EXEC);
 }
 
-static __always_inline void emit_exec(struct task_struct *task)
+/* A guard, if it is not 0, has killed the process. */
+static __always_inline void emit_exec(struct task_struct *task, __u32 guard)
 {
 	__u64 cgroup = cgroup_id(task);
 	int exec_number, number;
@@ -153,7 +156,7 @@ static __always_inline void emit_exec(struct task_struct *task)
 	e = exec_area_of(exec_number);
 	a = area_of(number);
 	if (e && a)
-		exec_submit(e, exec_number, a, number, task);
+		exec_submit(e, exec_number, a, number, task, guard);
 	else
 		count_short(cgroup, RECORD_EXEC, true);
 	if (e)

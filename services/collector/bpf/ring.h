@@ -222,7 +222,7 @@ static __always_inline void submit(void *record, __u64 size, __u32 kind)
 	long err;
 
 	h->size = size;
-	if (BULK_KINDS & BIT(kind))
+	if (BULK_KINDS & BIT(kind) && !h->guard)
 		err = bpf_ringbuf_output(&bulk, record, size, 0);
 	else
 		err = bpf_ringbuf_output(&urgent, record, size, 0);

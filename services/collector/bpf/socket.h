@@ -186,7 +186,7 @@ static __always_inline bool connect_fill(struct socket_build *b, struct task_str
 }
 
 static __attribute__((noinline)) int emit_connect(struct task_struct *task, struct sock *sk,
-					       struct given_address *given, long result)
+					       struct given_address *given, long result, __u32 guard)
 {
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	__u32 kind = family == AF_UNIX ? RECORD_CONNECT_UNIX : RECORD_CONNECT;
@@ -195,21 +195,24 @@ static __attribute__((noinline)) int emit_connect(struct task_struct *task, stru
 
 	if (family != AF_UNIX && !speaks_ip(family))
 		return 0;
-	if (!wanted(kind) || !admit(cgroup_id(task), kind))
+	if ((!guard && !wanted(kind)) || !admit(cgroup_id(task), kind))
 		return 0;
 	b = build_begin(task, kind, &a);
 	if (!b)
 		return 0;
 	b->r.header.kind = kind;
-	if (connect_fill(b, task, sk, given, result))
+	if (connect_fill(b, task, sk, given, result)) {
+		if (guard)
+			header_kill(&b->r.header, guard);
 		socket_submit(b, kind);
+	}
 	give_back(&a->busy);
 	return 0;
 }
 
-/* An operation on a socket that is there; given may be NULL. */
+/* An operation on a socket that is there; given may be NULL, guard has denied it or is 0. */
 static __always_inline void emit_socket(struct task_struct *task, struct sock *sk, __u32 kind,
-					struct given_address *given)
+					struct given_address *given, __u32 guard)
 {
 	struct socket_build *b;
 	struct area *a;
@@ -220,6 +223,8 @@ static __always_inline void emit_socket(struct task_struct *task, struct sock *s
 	if (!b)
 		return;
 	header_fill(&b->r.header, task, kind);
+	if (guard)
+		header_deny(&b->r.header, guard);
 	socket_fill(&b->r, sk);
 	if (given)
 		given_fill(b, given, kind == RECORD_BIND);

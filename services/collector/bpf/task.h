@@ -98,7 +98,7 @@ static __always_inline void header_fill(struct record_header *h, struct task_str
 	h->boottime_ns = bpf_ktime_get_boot_ns();
 	h->result = 0;
 	h->flags = compat_32(task) ? RECORD_COMPAT_32 : 0;
-	h->pad = 0;
+	h->guard = 0;
 	identity_fill(h, task);
 	bpf_core_read(&h->effective_capabilities, sizeof(h->effective_capabilities),
 		      &cred->cap_effective);
@@ -108,6 +108,21 @@ static __always_inline void header_fill(struct record_header *h, struct task_str
 	h->effective_gid = LOAD(cred, egid.val);
 	h->user_ns = LOAD(cred, user_ns, ns.inum);
 	h->login_uid = bpf_core_field_exists(task->loginuid) ? LOAD(task, loginuid.val) : ~0u;
+}
+
+/* A guard has denied it. */
+static __always_inline void header_deny(struct record_header *h, __u32 guard)
+{
+	h->guard = guard;
+	h->result = -EPERM;
+	h->flags |= RECORD_RESULT_KNOWN;
+}
+
+/* A guard could not deny it; the process was killed instead. */
+static __always_inline void header_kill(struct record_header *h, __u32 guard)
+{
+	h->guard = guard;
+	h->flags |= RECORD_KILLED;
 }
 
 static __always_inline void header_result(struct record_header *h, long result)

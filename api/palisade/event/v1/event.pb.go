@@ -868,6 +868,10 @@ type Event struct {
 	// counts bytes since the ring was made. With the batch's epoch they name an event across restarts of the collector.
 	Ring     uint32 `protobuf:"varint,14,opt,name=ring,proto3" json:"ring,omitempty"`
 	Position uint64 `protobuf:"varint,15,opt,name=position,proto3" json:"position,omitempty"`
+	// The guard that stood in the way (collector.v1.Guard.id), 0 if none did. The operation was denied, and result is
+	// -EPERM; or, where the tier cannot deny, it was done and the process killed.
+	Guard  uint32 `protobuf:"varint,16,opt,name=guard,proto3" json:"guard,omitempty"`
+	Killed bool   `protobuf:"varint,17,opt,name=killed,proto3" json:"killed,omitempty"`
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*Event_Exec
@@ -1025,6 +1029,20 @@ func (x *Event) GetPosition() uint64 {
 		return x.Position
 	}
 	return 0
+}
+
+func (x *Event) GetGuard() uint32 {
+	if x != nil {
+		return x.Guard
+	}
+	return 0
+}
+
+func (x *Event) GetKilled() bool {
+	if x != nil {
+		return x.Killed
+	}
+	return false
 }
 
 func (x *Event) GetKind() isEvent_Kind {
@@ -2694,7 +2712,7 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\reffective_uid\x18\x03 \x01(\rR\feffectiveUid\x12#\n" +
 	"\reffective_gid\x18\x04 \x01(\rR\feffectiveGid\x12\x1b\n" +
 	"\tlogin_uid\x18\x05 \x01(\rR\bloginUid\x125\n" +
-	"\x16effective_capabilities\x18\x06 \x01(\x04R\x15effectiveCapabilities\"\xdf\v\n" +
+	"\x16effective_capabilities\x18\x06 \x01(\x04R\x15effectiveCapabilities\"\x8d\f\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vboottime_ns\x18\x02 \x01(\x04R\n" +
@@ -2714,7 +2732,9 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06result\x18\f \x01(\x03R\x06result\x12!\n" +
 	"\fresult_known\x18\r \x01(\bR\vresultKnown\x12\x12\n" +
 	"\x04ring\x18\x0e \x01(\rR\x04ring\x12\x1a\n" +
-	"\bposition\x18\x0f \x01(\x04R\bposition\x12-\n" +
+	"\bposition\x18\x0f \x01(\x04R\bposition\x12\x14\n" +
+	"\x05guard\x18\x10 \x01(\rR\x05guard\x12\x16\n" +
+	"\x06killed\x18\x11 \x01(\bR\x06killed\x12-\n" +
 	"\x04exec\x18\x14 \x01(\v2\x17.palisade.event.v1.ExecH\x00R\x04exec\x12-\n" +
 	"\x04fork\x18\x15 \x01(\v2\x17.palisade.event.v1.ForkH\x00R\x04fork\x12-\n" +
 	"\x04exit\x18\x16 \x01(\v2\x17.palisade.event.v1.ExitH\x00R\x04exit\x12:\n" +

@@ -29,6 +29,7 @@ func play(role string) int {
 		"connect":      connectTo,
 		"exec-memfd":   func([]string) error { return execMemfd() },
 		"trigger":      trigger,
+		"forbidden":    tryForbidden,
 		"unprivileged": func([]string) error { return loadUnprivileged() },
 	}
 	if code, ok := strings.CutPrefix(role, "exit-"); ok {

@@ -72,7 +72,7 @@ type dnsRecordHeader struct {
 	Comm                  [16]int8
 	Result                int64
 	Flags                 uint32
-	Pad                   uint32
+	Guard                 uint32
 }
 
 type dnsRecordKind uint32

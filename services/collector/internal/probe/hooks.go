@@ -72,6 +72,7 @@ var ends = []Hook{
 
 // decisions are the kernel's own, for the tiers lsm and modify-return.
 var decisions = []Hook{
+	{Name: "bprm_check_security", Family: "process", Place: Decision, Program: "on_bprm_check", Required: true},
 	{Name: "file_open", Family: "file", Place: Decision, Program: "on_file_open", Required: true},
 	{Name: "path_rename", Family: "file", Place: Decision, Program: "on_path_rename", Without: "renames are not seen"},
 	{Name: "path_unlink", Family: "file", Place: Decision, Program: "on_path_unlink", Without: "removed files are not seen"},

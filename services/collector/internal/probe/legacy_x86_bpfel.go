@@ -35,6 +35,53 @@ type legacyExecArea struct {
 	Record     [45240]uint8
 }
 
+type legacyGuardFileKey struct {
+	_          structs.HostLayout
+	Inode      uint64
+	Device     uint32
+	Generation uint32
+	Scope      uint32
+	Pad        uint32
+}
+
+type legacyGuardNetworkKey struct {
+	_          structs.HostLayout
+	Bits       uint32
+	Generation uint32
+	Scope      uint32
+	Port       uint32
+	Ip         [16]uint8
+}
+
+type legacyGuardPathKey struct {
+	_          structs.HostLayout
+	Bits       uint32
+	Generation uint32
+	Scope      uint32
+	Family     uint32
+	Path       [240]int8
+}
+
+type legacyGuardPropertyKey struct {
+	_          structs.HostLayout
+	Property   uint32
+	Generation uint32
+	Scope      uint32
+}
+
+type legacyGuardScopeKey struct {
+	_          structs.HostLayout
+	CgroupId   uint64
+	Generation uint32
+	Pad        uint32
+}
+
+type legacyGuardSettings struct {
+	_          structs.HostLayout
+	Generation uint32
+	Families   uint32
+}
+
 type legacyIdentity struct {
 	_      structs.HostLayout
 	Epoch  [16]uint8
@@ -143,6 +190,13 @@ const (
 	legacyMapBuckets               = "buckets"
 	legacyMapBulk                  = "bulk"
 	legacyMapExecAreas             = "exec_areas"
+	legacyMapGuardFiles            = "guard_files"
+	legacyMapGuardKeys             = "guard_keys"
+	legacyMapGuardNetworks         = "guard_networks"
+	legacyMapGuardPaths            = "guard_paths"
+	legacyMapGuardProperties       = "guard_properties"
+	legacyMapGuardScopes           = "guard_scopes"
+	legacyMapGuardSettings         = "guard_settings"
 	legacyMapIdentity              = "identity"
 	legacyMapPeers                 = "peers"
 	legacyMapProgress              = "progress"
@@ -151,6 +205,7 @@ const (
 	legacyMapShortfallsOther       = "shortfalls_other"
 	legacyMapTold                  = "told"
 	legacyMapUrgent                = "urgent"
+	legacyProgOnBprmCheck          = "on_bprm_check"
 	legacyProgOnCallExec           = "on_call_exec"
 	legacyProgOnCallMemfd          = "on_call_memfd"
 	legacyProgOnCallModule         = "on_call_module"
@@ -211,6 +266,7 @@ const (
 	legacyVarHasLoop               = "has_loop"
 	legacyVarIteratorArea          = "iterator_area"
 	legacyVarIteratorExecArea      = "iterator_exec_area"
+	legacyVarKillGuarded           = "kill_guarded"
 	legacyVarTrialFired            = "trial_fired"
 )
 
@@ -256,6 +312,7 @@ type legacySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type legacyProgramSpecs struct {
+	OnBprmCheck        *ebpf.ProgramSpec `ebpf:"on_bprm_check"`
 	OnCallExec         *ebpf.ProgramSpec `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.ProgramSpec `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.ProgramSpec `ebpf:"on_call_module"`
@@ -308,6 +365,13 @@ type legacyMapSpecs struct {
 	Buckets         *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk            *ebpf.MapSpec `ebpf:"bulk"`
 	ExecAreas       *ebpf.MapSpec `ebpf:"exec_areas"`
+	GuardFiles      *ebpf.MapSpec `ebpf:"guard_files"`
+	GuardKeys       *ebpf.MapSpec `ebpf:"guard_keys"`
+	GuardNetworks   *ebpf.MapSpec `ebpf:"guard_networks"`
+	GuardPaths      *ebpf.MapSpec `ebpf:"guard_paths"`
+	GuardProperties *ebpf.MapSpec `ebpf:"guard_properties"`
+	GuardScopes     *ebpf.MapSpec `ebpf:"guard_scopes"`
+	GuardSettings   *ebpf.MapSpec `ebpf:"guard_settings"`
 	Identity        *ebpf.MapSpec `ebpf:"identity"`
 	Peers           *ebpf.MapSpec `ebpf:"peers"`
 	Progress        *ebpf.MapSpec `ebpf:"progress"`
@@ -340,6 +404,7 @@ type legacyVariableSpecs struct {
 	HasLoop               *ebpf.VariableSpec `ebpf:"has_loop"`
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.VariableSpec `ebpf:"iterator_exec_area"`
+	KillGuarded           *ebpf.VariableSpec `ebpf:"kill_guarded"`
 	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
 }
 
@@ -367,6 +432,13 @@ type legacyMaps struct {
 	Buckets         *ebpf.Map `ebpf:"buckets"`
 	Bulk            *ebpf.Map `ebpf:"bulk"`
 	ExecAreas       *ebpf.Map `ebpf:"exec_areas"`
+	GuardFiles      *ebpf.Map `ebpf:"guard_files"`
+	GuardKeys       *ebpf.Map `ebpf:"guard_keys"`
+	GuardNetworks   *ebpf.Map `ebpf:"guard_networks"`
+	GuardPaths      *ebpf.Map `ebpf:"guard_paths"`
+	GuardProperties *ebpf.Map `ebpf:"guard_properties"`
+	GuardScopes     *ebpf.Map `ebpf:"guard_scopes"`
+	GuardSettings   *ebpf.Map `ebpf:"guard_settings"`
 	Identity        *ebpf.Map `ebpf:"identity"`
 	Peers           *ebpf.Map `ebpf:"peers"`
 	Progress        *ebpf.Map `ebpf:"progress"`
@@ -383,6 +455,13 @@ func (m *legacyMaps) Close() error {
 		m.Buckets,
 		m.Bulk,
 		m.ExecAreas,
+		m.GuardFiles,
+		m.GuardKeys,
+		m.GuardNetworks,
+		m.GuardPaths,
+		m.GuardProperties,
+		m.GuardScopes,
+		m.GuardSettings,
 		m.Identity,
 		m.Peers,
 		m.Progress,
@@ -416,6 +495,7 @@ type legacyVariables struct {
 	HasLoop               *ebpf.Variable `ebpf:"has_loop"`
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.Variable `ebpf:"iterator_exec_area"`
+	KillGuarded           *ebpf.Variable `ebpf:"kill_guarded"`
 	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`
 }
 
@@ -423,6 +503,7 @@ type legacyVariables struct {
 //
 // It can be passed to loadLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type legacyPrograms struct {
+	OnBprmCheck        *ebpf.Program `ebpf:"on_bprm_check"`
 	OnCallExec         *ebpf.Program `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.Program `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.Program `ebpf:"on_call_module"`
@@ -469,6 +550,7 @@ type legacyPrograms struct {
 
 func (p *legacyPrograms) Close() error {
 	return _LegacyClose(
+		p.OnBprmCheck,
 		p.OnCallExec,
 		p.OnCallMemfd,
 		p.OnCallModule,

@@ -74,7 +74,7 @@ func (s *Set) start(object *ebpf.CollectionSpec, cfg Config) error {
 // begin loads and attaches a new generation of programs, lets it take over from the one before, if there is one, and pins it.
 func (s *Set) begin(object *ebpf.CollectionSpec, cfg Config, hooks []Hook, digest []byte) error {
 	s.generation = randomGeneration()
-	if err := size(object, cfg, s.kernel, s.generation); err != nil {
+	if err := size(object, cfg, s.tier, s.kernel, s.generation); err != nil {
 		return err
 	}
 	list, absent := programsOf(hooks, s.tier, object, s.kernel)
@@ -132,7 +132,7 @@ func (s *Set) own(digest []byte) error {
 
 // resume takes over a generation that runs.
 func (s *Set) resume(object *ebpf.CollectionSpec, cfg Config, generation uint64, hooks []Hook) error {
-	if err := size(object, cfg, s.kernel, generation); err != nil {
+	if err := size(object, cfg, s.tier, s.kernel, generation); err != nil {
 		return err
 	}
 	s.generation, s.resumed = generation, true

@@ -43,7 +43,7 @@ func digestOf(k kernel.Kernel, tier Tier, cfg Config) []byte {
 }
 
 // size fills in what only this machine and this load know: sizes and load-time switches.
-func size(object *ebpf.CollectionSpec, cfg Config, k kernel.Kernel, generation uint64) error {
+func size(object *ebpf.CollectionSpec, cfg Config, tier Tier, k kernel.Kernel, generation uint64) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("count processors: %w", err)
@@ -52,12 +52,14 @@ func size(object *ebpf.CollectionSpec, cfg Config, k kernel.Kernel, generation u
 	object.Maps["urgent"].MaxEntries = cfg.UrgentBytes
 	object.Maps["bulk"].MaxEntries = cfg.BulkBytes
 	object.Maps["areas"].MaxEntries = iteratorArea + 1
+	object.Maps["guard_keys"].MaxEntries = iteratorArea + 1
 	object.Maps["exec_areas"].MaxEntries = iteratorExecArea + 1
 	values := map[string]any{
 		"chown_at_exit":         flag(!k.StructArguments),
 		"cgroup_by_memory_v1":   flag(k.CgroupByMemory),
 		"exit_tells_group_dead": flag(k.ExitTellsGroupDead),
 		"generation":            generation,
+		"kill_guarded":          flag(!tier.CanDeny()),
 		"has_loop":              flag(k.Loop),
 		"iterator_area":         iteratorArea,
 		"iterator_exec_area":    iteratorExecArea,

@@ -101,6 +101,29 @@ func (s *Set) Urgent() *ebpf.Map { return s.maps.Urgent }
 // Bulk is the ring of what floods.
 func (s *Set) Bulk() *ebpf.Map { return s.maps.Bulk }
 
+// GuardMaps are what guards are kept in, laid out as bpf/guard.h has them.
+type GuardMaps struct {
+	Settings, Scopes, Files, Properties, Paths, Networks *ebpf.Map
+}
+
+// Keys and values of GuardMaps.
+type (
+	GuardSettings    = collectorGuardSettings
+	GuardScopeKey    = collectorGuardScopeKey
+	GuardFileKey     = collectorGuardFileKey
+	GuardPropertyKey = collectorGuardPropertyKey
+	GuardPathKey     = collectorGuardPathKey
+	GuardNetworkKey  = collectorGuardNetworkKey
+)
+
+// Guards are the maps that guards are kept in. They belong to the set.
+func (s *Set) Guards() GuardMaps {
+	return GuardMaps{
+		Settings: s.maps.GuardSettings, Scopes: s.maps.GuardScopes, Files: s.maps.GuardFiles,
+		Properties: s.maps.GuardProperties, Paths: s.maps.GuardPaths, Networks: s.maps.GuardNetworks,
+	}
+}
+
 // Attached are the hooks that are in place, in the order in which they were attached.
 func (s *Set) Attached() []Hook {
 	var hooks []Hook

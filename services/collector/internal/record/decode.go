@@ -143,6 +143,7 @@ func (d Decoder) header(raw []byte) *eventv1.Event {
 	e.Comm = text(comm)
 	flags := u32(raw, headerFlags)
 	e.Abi = abi(flags)
+	e.Guard, e.Killed = u32(raw, headerGuard), flags&headerKilled != 0
 	if flags&headerResultKnown != 0 {
 		e.Result, e.ResultKnown = int64(u64(raw, headerResult)), true //nolint:gosec // the C field is signed
 	}

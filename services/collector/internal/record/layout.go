@@ -23,6 +23,7 @@ const (
 	headerComm         = 96
 	headerResult       = 112
 	headerFlags        = 120
+	headerGuard        = 124
 	headerSize         = 128
 	commSize           = 16
 
@@ -111,6 +112,7 @@ const (
 	headerResultKnown = 1 << 0
 	headerCompat32    = 1 << 1
 	headerX32         = 1 << 2
+	headerKilled      = 1 << 3
 
 	fileUnlinked      = 1 << 0
 	fileMemfd         = 1 << 1

@@ -84,7 +84,7 @@ func layout() []member {
 		{"socket_record", "remote_port", socketRemotePort}, {"socket_record", "local", socketLocal},
 		{"socket_record", "remote", socketRemote}, {"socket_record", "flags", socketFlags},
 		{"socket_record", "type", socketType}, {"socket_record", "unix_len", socketUnixLen},
-		{"record_header", "result", headerResult}, {"record_header", "flags", headerFlags},
+		{"record_header", "result", headerResult}, {"record_header", "flags", headerFlags}, {"record_header", "guard", headerGuard},
 		{"file_facts", "base_len", fileBaseLen},
 		{"change_record", "", changeSize}, {"change_record", "file", changeFile}, {"change_record", "target", changeTarget},
 		{"change_record", "size", changeBytes}, {"change_record", "change_flags", changeFlags}, {"change_record", "mode", changeMode},
