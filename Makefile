@@ -88,11 +88,13 @@ generate: ## Make the generated code again: protobuf and eBPF objects (installs 
 	$(call build_tool,,github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go \
 		google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/cilium/ebpf/cmd/bpf2go)
 	PATH=$(CURDIR)/bin/tools:$$PATH buf generate
+	$(call build_tool,,./eventdoc)
+	bin/tools/buf build -o - | bin/tools/eventdoc >docs/events.md
 	cd services/collector && PATH=$(CURDIR)/bin/tools:$$PATH go generate ./...
 
 .PHONY: check-generate
 check-generate: generate ## Fail if generated code is not what its sources say
-	git diff --exit-code -- api services/collector
+	git diff --exit-code -- api docs/events.md services/collector
 
 .PHONY: loadtest
 loadtest: setup build ## Start a node, load every unix-socket service with ghz, stop it

@@ -838,7 +838,9 @@ func (x *Credentials) GetEffectiveCapabilities() uint64 {
 	return 0
 }
 
-// Event is one fact about one process.
+// Event is one fact about one process. Its class, by which losses are counted and interests named, is the name of its kind; of a
+// file_change, memory, socket or privilege it is the operation's in lower case (rename, mmap_exec, bind, ptrace; socket for
+// the creation of one), of a dns it is dns_question or dns_answer.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Place in this collector instance's stream, from 1, without holes.
