@@ -32,6 +32,7 @@ func makePins(path string, uid int) error {
 			return fmt.Errorf("pin programs: %w", err)
 		}
 	}
+	//nolint:gosec // the collector, another user, must get through to its own
 	if err := os.Mkdir(pinsOfAll, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("pin programs: %w", err)
 	}

@@ -3,6 +3,7 @@ package kerneltest
 import (
 	"fmt"
 	"maps"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -99,7 +100,7 @@ var want = map[string]func(e *eventv1.Event, dir string) string{
 		return differ(e.GetSocket().GetFamily(), unix.AF_INET, e.GetSocket().GetType(), unix.SOCK_DGRAM)
 	},
 	"bind": func(e *eventv1.Event, _ string) string {
-		return differ(fmt.Sprint(e.GetSocket().GetAddress().GetIp()), "[127 0 0 1]")
+		return differ(net.IP(e.GetSocket().GetAddress().GetIp()), "127.0.0.1")
 	},
 	"listen": func(e *eventv1.Event, _ string) string {
 		return differ(e.GetSocket().GetAddress().GetPort() != 0, true)

@@ -1,6 +1,7 @@
 package kerneltest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -101,8 +102,8 @@ func runNothing(string) error {
 }
 
 func wantErrno(err error, want unix.Errno) error {
-	if err != want { //nolint:errorlint // system calls return the number itself
-		return fmt.Errorf("%v, want %v", err, want)
+	if !errors.Is(err, want) {
+		return fmt.Errorf("%w, want %w", err, want)
 	}
 	return nil
 }

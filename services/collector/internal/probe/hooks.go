@@ -115,8 +115,9 @@ var calls = []Hook{
 }
 
 // callsAtOnce is all of calls in one place, where the kernel's type information lacks some of their functions.
-var callsAtOnce = Hook{Name: "sys_exit", Family: "privilege", Program: "on_sys_exit_calls",
-	Without: "failed execs, memory files, modules and uses of privilege are not seen"}
+var callsAtOnce = []Hook{
+	{Name: "sys_exit", Family: "privilege", Program: "on_sys_exit_calls", Without: "failed execs, memory files, modules and uses of privilege are not seen"},
+}
 
 var privilegeCalls = []string{
 	"add_key", "bpf", "capset", "io_uring_setup", "keyctl", "perf_event_open", "process_vm_readv", "process_vm_writev",
@@ -134,37 +135,37 @@ func decisionsOf(k kernel.Kernel) []Hook {
 // callsOf are the hooks for system calls.
 func callsOf(k kernel.Kernel) []Hook {
 	if !k.StructArguments {
-		return []Hook{callsAtOnce} // chown is among them
+		return callsAtOnce // chown is among them
 	}
 	for _, hook := range calls {
 		for _, call := range hook.Calls {
 			if optional := call == "setgroups16"; !optional && len(functionsOf([]string{call}, k)) == 0 {
-				return []Hook{callsAtOnce}
+				return callsAtOnce
 			}
 		}
 	}
 	return calls
 }
 
-// The tracepoint of io_uring's operations has had two names and more than two lists of arguments.
-var (
-	ringRequest = Hook{Name: "io_uring_submit_req", Family: "privilege", Program: "on_io_uring_request", Without: ringUnseen}
-	ringEntry   = Hook{Name: "io_uring_submit_sqe", Family: "privilege", Program: "on_io_uring_request", Without: ringUnseen}
-	ringOpcode  = Hook{Name: "io_uring_submit_sqe", Family: "privilege", Program: "on_io_uring_opcode", Without: ringUnseen}
-)
+// rings are the shapes that the tracepoint of io_uring's operations has had: two names and more than two lists of arguments.
+var rings = map[string]Hook{
+	"request":     {Name: "io_uring_submit_req", Family: "privilege", Program: "on_io_uring_request", Without: ringUnseen},
+	"old request": {Name: "io_uring_submit_sqe", Family: "privilege", Program: "on_io_uring_request", Without: ringUnseen},
+	"opcode":      {Name: "io_uring_submit_sqe", Family: "privilege", Program: "on_io_uring_opcode", Without: ringUnseen},
+}
 
 const ringUnseen = "operations of io_uring are not told as such"
 
 // ringHookOf chooses among the shapes that the tracepoint of io_uring's operations has had.
 func ringHookOf(types *btf.Spec) Hook {
-	if len(kernel.TracepointArguments(types, ringRequest.Name)) > 0 {
-		return ringRequest
+	if len(kernel.TracepointArguments(types, rings["request"].Name)) > 0 {
+		return rings["request"]
 	}
-	arguments := kernel.TracepointArguments(types, ringEntry.Name)
+	arguments := kernel.TracepointArguments(types, rings["old request"].Name)
 	if len(arguments) > 0 && kernel.IsPointerTo(arguments[0].Type, "io_kiocb") {
-		return ringEntry
+		return rings["old request"]
 	}
-	return ringOpcode
+	return rings["opcode"]
 }
 
 // hooksOf lists what a tier attaches on a kernel, in order.

@@ -106,14 +106,19 @@ type GuardMaps struct {
 	Settings, Scopes, Files, Properties, Paths, Networks *ebpf.Map
 }
 
-// Keys and values of GuardMaps.
 type (
-	GuardSettings    = collectorGuardSettings
-	GuardScopeKey    = collectorGuardScopeKey
-	GuardFileKey     = collectorGuardFileKey
+	// GuardSettings is the layout that bpf2go made of the C struct.
+	GuardSettings = collectorGuardSettings
+	// GuardScopeKey is the layout that bpf2go made of the C struct.
+	GuardScopeKey = collectorGuardScopeKey
+	// GuardFileKey is the layout that bpf2go made of the C struct.
+	GuardFileKey = collectorGuardFileKey
+	// GuardPropertyKey is the layout that bpf2go made of the C struct.
 	GuardPropertyKey = collectorGuardPropertyKey
-	GuardPathKey     = collectorGuardPathKey
-	GuardNetworkKey  = collectorGuardNetworkKey
+	// GuardPathKey is the layout that bpf2go made of the C struct.
+	GuardPathKey = collectorGuardPathKey
+	// GuardNetworkKey is the layout that bpf2go made of the C struct.
+	GuardNetworkKey = collectorGuardNetworkKey
 )
 
 // Guards are the maps that guards are kept in. They belong to the set.

@@ -82,7 +82,7 @@ func cost(perSecond uint32) uint64 {
 }
 
 // always is recorded whoever asks for what: without the life cycle of processes nothing else can be told whose it is.
-var always = KindsOf(record.Exec, record.Fork, record.Exit)
+const always = Kinds(1<<record.Exec | 1<<record.Fork | 1<<record.Exit)
 
 // WantInterest records what a subscriber asks for. It fails if the subscriber names a class that does not exist.
 func (s *Set) WantInterest(interest *collectorv1.Interest) error {

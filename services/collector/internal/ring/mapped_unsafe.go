@@ -44,8 +44,8 @@ func mapRing(m *ebpf.Map) (*mapped, error) {
 	return &mapped{
 		head: head, body: body, data: body[page:], size: uint64(size), //nolint:gosec // a power of two below 2^31
 		// Both pages begin with an unsigned long, which is 64 bits on the architectures we support.
-		consumer: (*atomic.Uint64)(unsafe.Pointer(&head[0])),
-		producer: (*atomic.Uint64)(unsafe.Pointer(&body[0])),
+		consumer: (*atomic.Uint64)(unsafe.Pointer(&head[0])), //nolint:gosec // a page that stays mapped as long as m
+		producer: (*atomic.Uint64)(unsafe.Pointer(&body[0])), //nolint:gosec // as above
 	}, nil
 }
 
@@ -56,7 +56,7 @@ func (m *mapped) at(position uint64) (sample []byte, next uint64, ok bool) {
 		return nil, position, false
 	}
 	start := position & (m.size - 1)
-	length := (*atomic.Uint32)(unsafe.Pointer(&m.data[start])).Load()
+	length := (*atomic.Uint32)(unsafe.Pointer(&m.data[start])).Load() //nolint:gosec // records begin at multiples of 8
 	if length&busyBit != 0 {
 		return nil, position, false
 	}
