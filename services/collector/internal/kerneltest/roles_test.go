@@ -25,7 +25,7 @@ func play(role string) int {
 		"nothing":      func([]string) error { return nil },
 		"wait":         waitForInput,
 		"open":         openWith,
-		"open-many":    openMany,
+		"work":         work,
 		"connect":      connectTo,
 		"exec-memfd":   func([]string) error { return execMemfd() },
 		"trigger":      trigger,
@@ -85,23 +85,6 @@ func openWith(args []string) error {
 		return fmt.Errorf("%s %s: %w", args[0], path, err)
 	}
 	return unix.Close(fd)
-}
-
-func openMany(args []string) error {
-	n, err := strconv.Atoi(args[0])
-	if err != nil {
-		return err
-	}
-	for range n {
-		fd, err := unix.Open(args[1], unix.O_RDONLY, 0)
-		if err != nil {
-			return err
-		}
-		if err := unix.Close(fd); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // connectTo connects a socket of type args[0] (tcp, udp) to the address args[1] and prints what came of it.
