@@ -26,6 +26,8 @@ func play(role string) int {
 		"wait":         waitForInput,
 		"open":         openWith,
 		"work":         work,
+		"every-call":   everyCall,
+		"more":         moreOperations,
 		"connect":      connectTo,
 		"exec-memfd":   func([]string) error { return execMemfd() },
 		"trigger":      trigger,
