@@ -26,6 +26,8 @@ func play(role string) int {
 		"wait":         waitForInput,
 		"open":         openWith,
 		"work":         work,
+		"rewrite-path": rewritePath, "swap-link": swapLink, "rewrite-address": rewriteAddress,
+		"block-open": blockOpen, "block-connect": blockConnect,
 		"every-call":   everyCall,
 		"more":         moreOperations,
 		"connect":      connectTo,
