@@ -27,6 +27,7 @@ func play(role string) int {
 		"open":         openWith,
 		"work":         work,
 		"rewrite-path": rewritePath, "swap-link": swapLink, "rewrite-address": rewriteAddress,
+		"ring-open-and-connect": ringOpenAndConnect, "disguise": disguise, "unpin": unpin,
 		"block-open": blockOpen, "block-connect": blockConnect,
 		"every-call":   everyCall,
 		"more":         moreOperations,
