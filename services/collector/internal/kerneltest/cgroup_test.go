@@ -27,17 +27,20 @@ func newWorkload(t *testing.T) workload {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		err := unix.Rmdir(directory)
-		for deadline := time.Now().Add(patience); errors.Is(err, unix.EBUSY) && time.Now().Before(deadline); {
-			time.Sleep(10 * time.Millisecond) // who was killed is not gone yet
-			err = unix.Rmdir(directory)
-		}
-		if err != nil {
-			t.Errorf("remove cgroup: %v", err)
-		}
-	})
+	t.Cleanup(func() { removeGroup(t, directory) })
 	return workload{directory: directory, id: inodeOf(t, directory)}
+}
+
+func removeGroup(t *testing.T, directory string) {
+	t.Helper()
+	err := unix.Rmdir(directory)
+	for deadline := time.Now().Add(patience); errors.Is(err, unix.EBUSY) && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) // who was killed is not gone yet
+		err = unix.Rmdir(directory)
+	}
+	if err != nil {
+		t.Errorf("remove cgroup: %v", err)
+	}
 }
 
 // cgroup2 is the root of the hierarchy that workloads are told apart by.

@@ -22,8 +22,13 @@ var machine = map[string]struct {
 // is one fork, one exec and one exit, and nothing else.
 func program(t *testing.T, path string) {
 	t.Helper()
+	programOf(t, path, machine[runtime.GOARCH].code)
+}
+
+// programOf writes a program that is this machine code.
+func programOf(t *testing.T, path string, code []byte) {
+	t.Helper()
 	const loadAt, headers = 0x400000, 64 + 56
-	m := machine[runtime.GOARCH]
 	var elf bytes.Buffer
 	write := func(fields ...any) {
 		for _, field := range fields {
@@ -32,10 +37,10 @@ func program(t *testing.T, path string) {
 			}
 		}
 	}
-	size := uint64(headers + len(m.code))
-	write([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9), uint16(2), m.number, uint32(1), uint64(loadAt+headers), uint64(64), uint64(0))
+	size := uint64(headers + len(code))
+	write([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9), uint16(2), machine[runtime.GOARCH].number, uint32(1), uint64(loadAt+headers), uint64(64), uint64(0))
 	write(uint32(0), uint16(64), uint16(56), uint16(1), uint16(0), uint16(0), uint16(0))
-	write(uint32(1), uint32(5), uint64(0), uint64(loadAt), uint64(loadAt), size, size, uint64(0x1000), m.code)
+	write(uint32(1), uint32(5), uint64(0), uint64(loadAt), uint64(loadAt), size, size, uint64(0x1000), code)
 	if err := os.WriteFile(path, elf.Bytes(), 0o700); err != nil { //nolint:gosec // it is executed
 		t.Fatal(err)
 	}

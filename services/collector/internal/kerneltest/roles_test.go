@@ -28,6 +28,7 @@ func play(role string) int {
 		"work":         work,
 		"rewrite-path": rewritePath, "swap-link": swapLink, "rewrite-address": rewriteAddress,
 		"ring-open-and-connect": ringOpenAndConnect, "disguise": disguise, "unpin": unpin,
+		"run-long":   runLong,
 		"block-open": blockOpen, "block-connect": blockConnect,
 		"every-call":   everyCall,
 		"more":         moreOperations,
