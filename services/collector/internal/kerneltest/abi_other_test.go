@@ -2,7 +2,14 @@
 
 package kerneltest
 
-import "golang.org/x/sys/unix"
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
 
 // rawOpen is openat here: newer architectures have no system call open, and no 32-bit twin that we test.
 func rawOpen(path string, flags int) (int, error) { return unix.Open(path, flags, 0) }
+
+// compat32 is the 32-bit program; there is none.
+func compat32(*testing.T) string { return "" }

@@ -1,9 +1,11 @@
 package kerneltest
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -53,12 +55,17 @@ func watch(t *testing.T) *watcher {
 
 func load(t *testing.T, ringBytes uint32) *watcher {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: loads BPF programs")
-	}
 	cfg := probe.DefaultConfig()
 	cfg.UrgentBytes, cfg.BulkBytes = ringBytes, ringBytes
 	cfg.Rates = probe.Rates{} // what a test does is its own rate
+	return loadWith(t, cfg)
+}
+
+func loadWith(t *testing.T, cfg probe.Config) *watcher {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loads BPF programs")
+	}
 	set, err := probe.Load(cfg)
 	if err != nil {
 		t.Fatalf("Load: %v", err)
@@ -81,6 +88,12 @@ func (w *watcher) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.reader = reader
+	runReader(t, reader)
+}
+
+// runReader runs a reader until the test ends, which it must survive without a record that it cannot decode.
+func runReader(t *testing.T, reader *ring.Reader) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- reader.Run(ctx) }()
@@ -187,4 +200,61 @@ func isOpen(pid uint32, inode uint64) func(*eventv1.Event) bool {
 func fails(err error) int {
 	fmt.Println(err)
 	return 1
+}
+
+// talker is an actor that is spoken with by lines.
+type talker struct {
+	pid    int
+	cmd    *exec.Cmd
+	input  io.WriteCloser
+	output *bufio.Reader
+	ended  bool
+}
+
+// talk starts an actor, which does not outlive the test.
+func talk(t *testing.T, cmd *exec.Cmd) *talker {
+	t.Helper()
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	a := &talker{pid: cmd.Process.Pid, cmd: cmd, input: input, output: bufio.NewReader(output)}
+	t.Cleanup(func() {
+		if !a.ended {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	return a
+}
+
+func (a *talker) expect(t *testing.T, want string) {
+	t.Helper()
+	if line, err := a.output.ReadString('\n'); strings.TrimSpace(line) != want {
+		t.Fatalf("actor said %q (%v), want %q", line, err, want)
+	}
+}
+
+func (a *talker) say(t *testing.T, line string) {
+	t.Helper()
+	if _, err := io.WriteString(a.input, line+"\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// end closes the actor's input, after which it must end well.
+func (a *talker) end(t *testing.T) {
+	t.Helper()
+	a.ended = true
+	_ = a.input.Close()
+	if err := a.cmd.Wait(); err != nil {
+		t.Fatalf("actor: %v", err)
+	}
 }

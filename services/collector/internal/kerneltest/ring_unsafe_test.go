@@ -2,6 +2,7 @@ package kerneltest
 
 import (
 	"fmt"
+	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -92,4 +93,26 @@ func ringOnce() error {
 	}
 	_, err = r.do(opNop, -1, nil, 0, 0)
 	return err
+}
+
+// ringOpenAndConnect is the role that opens args[0] and connects to args[1] without a system call for either.
+func ringOpenAndConnect(args []string) error {
+	r, err := newURing()
+	if err != nil {
+		return err
+	}
+	at := int32(unix.AT_FDCWD)
+	path := append([]byte(args[0]), 0)
+	if fd, err := r.do(opOpenat, at, unsafe.Pointer(&path[0]), 0, 0); err != nil || fd < 0 {
+		return fmt.Errorf("open: %d, %w", fd, err)
+	}
+	to := inet4(netip.MustParseAddrPort(args[1]))
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	if result, err := r.do(opConnect, int32(socket), unsafe.Pointer(to), 0, unix.SizeofSockaddrInet4); err != nil || result < 0 {
+		return fmt.Errorf("connect: %d, %w", result, err)
+	}
+	return nil
 }

@@ -25,7 +25,13 @@ func play(role string) int {
 		"nothing":      func([]string) error { return nil },
 		"wait":         waitForInput,
 		"open":         openWith,
-		"open-many":    openMany,
+		"work":         work,
+		"rewrite-path": rewritePath, "swap-link": swapLink, "rewrite-address": rewriteAddress,
+		"ring-open-and-connect": ringOpenAndConnect, "disguise": disguise, "unpin": unpin,
+		"run-long":   runLong,
+		"block-open": blockOpen, "block-connect": blockConnect,
+		"every-call":   everyCall,
+		"more":         moreOperations,
 		"connect":      connectTo,
 		"exec-memfd":   func([]string) error { return execMemfd() },
 		"trigger":      trigger,
@@ -86,23 +92,6 @@ func openWith(args []string) error {
 		return fmt.Errorf("%s %s: %w", args[0], path, err)
 	}
 	return unix.Close(fd)
-}
-
-func openMany(args []string) error {
-	n, err := strconv.Atoi(args[0])
-	if err != nil {
-		return err
-	}
-	for range n {
-		fd, err := unix.Open(args[1], unix.O_RDONLY, 0)
-		if err != nil {
-			return err
-		}
-		if err := unix.Close(fd); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // connectTo connects a socket of type args[0] (tcp, udp) to the address args[1] and prints what came of it.

@@ -4,15 +4,12 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/palisade-sec/palisade/services/collector/internal/record"
 	"github.com/palisade-sec/palisade/services/collector/internal/snapshot"
 )
 
@@ -56,51 +53,6 @@ func TestSnapshotSeesAnOlderProcess(t *testing.T) {
 		return
 	}
 	t.Errorf("process %d is not among the %d of the snapshot", cmd.Process.Pid, len(events))
-}
-
-// Every operation is received or counted as lost, and never both.
-func TestB15CompletenessWithAKnownDenominator(t *testing.T) {
-	const opens = 20_000
-	for name, ringBytes := range map[string]uint32{"a ring that holds all": 16 << 20, "a ring that does not": 64 << 10} {
-		t.Run(name, func(t *testing.T) {
-			w := load(t, ringBytes)
-			path, inode := secret(t, t.TempDir())
-			before := otherOpens(t, w)
-			pid, _ := perform(t, "open-many", strconv.Itoa(opens), path) // nobody reads: what does not fit is lost
-			lost := otherOpens(t, w) - before
-			w.start(t)
-			received := 0
-			for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-				now := w.count(isOpen(pid, inode))
-				if now+int(lost) >= opens || now == received && now > 0 {
-					received = now
-					break
-				}
-				received = now
-				time.Sleep(50 * time.Millisecond)
-			}
-			// Others open files too, and theirs are lost with ours: count all that were written meanwhile.
-			if received+int(lost) < opens {
-				t.Errorf("received %d + lost %d < %d", received, lost, opens)
-			}
-			if ringBytes > 1<<20 && (received != opens || lost != 0) {
-				t.Errorf("received %d, lost %d, want %d and 0", received, lost, opens)
-			}
-			if ringBytes < 1<<20 && lost == 0 {
-				t.Error("nothing lost in a full ring")
-			}
-			t.Logf("received %d, lost %d", received, lost)
-		})
-	}
-}
-
-func otherOpens(t *testing.T, w *watcher) uint64 {
-	t.Helper()
-	lost, err := w.set.Lost()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return lost[record.FileOpen]
 }
 
 // The collector's row of the privilege table is enough, and nothing is needed after attaching.

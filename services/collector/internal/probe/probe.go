@@ -15,6 +15,8 @@ import (
 	"math/bits"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -142,6 +144,36 @@ func (s *Set) Attached() []Hook {
 
 // Missing are the optional hooks that are not, with the kernel's reasons.
 func (s *Set) Missing() []Missing { return s.missing }
+
+// Run says how often a hook's program ran at one of its places, and for how long, both together. The kernel counts only while
+// somebody has told it to: sysctl kernel.bpf_stats_enabled, or BPF_ENABLE_STATS.
+type Run struct {
+	Hook string
+	// Place is the hook's name, or the kernel function of one of its calls.
+	Place string
+	Count uint64
+	Total time.Duration
+	// Missed is how often the kernel left the program out, because it was running on that processor already. It is counted
+	// always, from Linux 5.12 on.
+	Missed uint64
+}
+
+// Runs lists every program, in the order in which they were attached. It needs no capability.
+func (s *Set) Runs() ([]Run, error) {
+	all := s.held
+	if s.walker != nil {
+		all = append(slices.Clone(all), held{hook: Hook{Name: iterator}, place: iterator, program: s.walker})
+	}
+	runs := make([]Run, 0, len(all))
+	for _, h := range all {
+		stats, err := h.program.Stats()
+		if err != nil {
+			return nil, fmt.Errorf("read how often %s ran: %w", h.place, err)
+		}
+		runs = append(runs, Run{Hook: h.hook.Name, Place: h.place, Count: stats.RunCount, Total: stats.Runtime, Missed: stats.RecursionMisses})
+	}
+	return runs, nil
+}
 
 func (s *Set) miss(hook Hook, reason string) {
 	s.missing = append(s.missing, Missing{Hook: hook, Reason: reason})

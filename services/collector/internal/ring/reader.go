@@ -128,8 +128,16 @@ func (r *Reader) Counts() Counts {
 
 // Run reads until ctx ends.
 func (r *Reader) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, r.wakeUp)
-	defer stop()
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(woken)
+		r.wakeUp()
+	})
+	defer func() {
+		if !stop() {
+			<-woken // Close must not take the eventfd away under it
+		}
+	}()
 	for ctx.Err() == nil {
 		events := r.batch()
 		if len(events) == 0 {

@@ -86,8 +86,9 @@ func (s Snapshot) addArgv(event *eventv1.Event) {
 	}
 	dir := filepath.Join(s.Proc, strconv.FormatUint(uint64(event.GetProcess().GetPid()), 10))
 	raw, err := readSome(filepath.Join(dir, "cmdline"), maxArgv+1)
-	// The pid may have gone to another process since the iterator saw it: the start time tells.
-	if err != nil || !startedAt(dir, event.GetProcess().GetStartBoottimeNs()) {
+	// The pid may have gone to another process since the iterator saw it: the start time tells. A process that has
+	// taken its arguments' memory away reads as having none, which none has: there is at least the NUL of an empty first one.
+	if err != nil || len(raw) == 0 || !startedAt(dir, event.GetProcess().GetStartBoottimeNs()) {
 		exec.ArgvUnreadable = true
 		return
 	}

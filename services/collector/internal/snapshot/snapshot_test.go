@@ -74,6 +74,7 @@ func TestArgvComesFromTheSameProcess(t *testing.T) {
 		{name: "same start", cmdline: "sh\x00-c\x00id\x00", stat: stat(start), want: "sh -c id"},
 		{name: "pid was reused", cmdline: "evil\x00", stat: stat("7"), unreadable: true},
 		{name: "gone", unreadable: true},
+		{name: "took its arguments away", stat: stat(start), unreadable: true},
 		{name: "too long", cmdline: strings.Repeat("x", maxArgv+9), stat: stat(start), want: strings.Repeat("x", maxArgv), truncated: true},
 	}
 	for _, tt := range tests {

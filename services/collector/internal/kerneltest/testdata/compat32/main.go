@@ -1,4 +1,5 @@
-// Command compat32 is built for GOARCH=386 by the test of 32-bit system calls: it opens a file and connects a socket.
+// Command compat32 is built for GOARCH=386 by the tests of 32-bit system calls: it opens a file and connects a socket, or makes
+// every call that a hook on calls stands for.
 //
 // # Privileges
 //
@@ -12,7 +13,22 @@ import (
 	"syscall"
 )
 
+// calls have a hook at their end; the numbers are i386's (arch/x86/entry/syscalls/syscall_32.tbl).
+var calls = map[string]uintptr{
+	"add_key": 286, "bpf": 357, "capset": 185, "delete_module": 129, "execve": 11, "execveat": 358, "finit_module": 350,
+	"fsetxattr": 228, "init_module": 128, "io_uring_setup": 425, "keyctl": 288, "lsetxattr": 227, "memfd_create": 356,
+	"perf_event_open": 336, "process_vm_readv": 347, "process_vm_writev": 348, "ptrace": 26, "request_key": 287,
+	"setgroups": 206, "setgroups16": 81, "setns": 346, "setxattr": 226, "unshare": 310, "userfaultfd": 374,
+}
+
 func main() {
+	if os.Args[1] == "every-call" {
+		const bad = ^uintptr(0)
+		for _, number := range calls { // all refuse such arguments
+			_, _, _ = syscall.RawSyscall(number, bad, bad, bad)
+		}
+		return
+	}
 	fd, err := syscall.Open(os.Args[1], syscall.O_RDONLY, 0)
 	if err != nil {
 		panic(err)
