@@ -12,6 +12,7 @@
 #include "lsm.h"
 #include "lsm_calls.h"
 #include "memory.h"
+#include "open.h"
 #include "process.h"
 #include "socket.h"
 #include "syscall.h"

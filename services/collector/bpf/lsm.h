@@ -9,6 +9,7 @@
 #include "change.h"
 #include "file.h"
 #include "memory.h"
+#include "open.h"
 #include "privilege.h"
 #include "socket.h"
 
