@@ -10,6 +10,7 @@
 #include "file.h"
 #include "guard.h"
 #include "memory.h"
+#include "open.h"
 
 /* file.f_flags: an exec opens it. file.f_mode: overlayfs opens its own file below it. */
 #define FMODE_EXEC	0x20
@@ -46,15 +47,15 @@ SEC("lsm/file_open")
 int on_file_open(__u64 *ctx)
 {
 	struct file *file = (struct file *)ctx[0];
-	__u32 guard = 0;
+	struct open_verdict open = {};
 
 	if (LOAD(file, f_flags) & FMODE_EXEC || LOAD(file, f_mode) & FMODE_NOACCOUNT)
 		return 0;
 	if (opens_to_write(file))
-		guard = guard_of_file(GUARD_WRITE, file);
-	if (guard || wanted(RECORD_FILE_OPEN))
-		emit_file_open(current_task(), file, guard, false);
-	return verdict(guard);
+		open.guard = guard_of_file(GUARD_WRITE, file);
+	if (open.guard || wanted(RECORD_FILE_OPEN))
+		emit_file_open(current_task(), file, &open);
+	return verdict(open.guard);
 }
 
 /* The program, or the interpreter, that an exec is about to run. */

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	"github.com/palisade-sec/palisade/services/collector/internal/probe"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
@@ -159,7 +160,7 @@ type completeness struct {
 func newCompleteness(t *testing.T, cfg probe.Config, order workOrder) *completeness {
 	t.Helper()
 	w := loadWith(t, cfg)
-	if err := w.set.Want(probe.KindsOf(record.Exec, record.Fork, record.Exit, record.FileOpen, record.Connect)); err != nil {
+	if err := w.set.WantInterest(&collectorv1.Interest{Classes: []string{"file_open", "connect"}}); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()

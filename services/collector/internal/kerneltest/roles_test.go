@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -33,6 +34,10 @@ func play(role string) int {
 		"every-call":   everyCall,
 		"more":         moreOperations,
 		"connect":      connectTo,
+		"connect-many": connectMany,
+		"open-many":    openMany,
+		"exec-many":    execMany,
+		"getppid-many": getppidMany,
 		"exec-memfd":   func([]string) error { return execMemfd() },
 		"trigger":      trigger,
 		"forbidden":    tryForbidden,
@@ -92,6 +97,58 @@ func openWith(args []string) error {
 		return fmt.Errorf("%s %s: %w", args[0], path, err)
 	}
 	return unix.Close(fd)
+}
+
+func openMany(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	for range n {
+		fd, err := unix.Open(args[1], unix.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		if err := unix.Close(fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func getppidMany(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	for range n {
+		unix.Getppid()
+	}
+	return err
+}
+
+func execMany(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	for range n {
+		err = errors.Join(err, exec.Command("/bin/true").Run())
+	}
+	return err
+}
+
+// connectMany makes the same socket's connection again and again.
+func connectMany(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for range n {
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // connectTo connects a socket of type args[0] (tcp, udp) to the address args[1] and prints what came of it.
