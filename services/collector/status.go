@@ -2,12 +2,15 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
+	"github.com/palisade-sec/palisade/services/collector/internal/probe"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
 )
 
@@ -26,6 +29,11 @@ func (c *collector) Status() *processv1.GetStatusResponse {
 		fact("not tier", reason)
 	}
 	fact("hooks", hookNames(c.probes))
+	if runs, err := c.probes.Runs(); err != nil {
+		warn("runs cannot be counted: %v", err)
+	} else {
+		fact("runs", byHook(runs))
+	}
 	for _, hook := range c.probes.Missing() {
 		fact("missing hook "+hook.Name, hook.Without+": "+hook.Reason)
 	}
@@ -52,6 +60,30 @@ func (c *collector) Status() *processv1.GetStatusResponse {
 		warn("%d records could not be decoded: report this", counts.Malformed)
 	}
 	return status
+}
+
+// byHook lists how often hooks ran and what that took on average. The kernel counts only while it is told to.
+func byHook(runs []probe.Run) string {
+	var parts []string
+	for len(runs) > 0 {
+		n := slices.IndexFunc(runs, func(r probe.Run) bool { return r.Hook != runs[0].Hook })
+		if n < 0 {
+			n = len(runs)
+		}
+		var count uint64
+		var total time.Duration
+		for _, run := range runs[:n] {
+			count, total = count+run.Count, total+run.Total
+		}
+		if count > 0 {
+			parts = append(parts, fmt.Sprintf("%s=%d (%d ns)", runs[0].Hook, count, uint64(total.Nanoseconds())/count)) //nolint:gosec // never negative
+		}
+		runs = runs[n:]
+	}
+	if len(parts) == 0 {
+		return "not counted: sysctl kernel.bpf_stats_enabled=1 counts them"
+	}
+	return strings.Join(parts, " ")
 }
 
 // denies says what happens to who passes a guard.
