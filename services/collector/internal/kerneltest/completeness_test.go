@@ -103,7 +103,14 @@ type ledger struct {
 
 	mu       sync.Mutex
 	received [record.Kinds]uint64
+	exited   map[processKey]bool
 	marked   chan struct{}
+}
+
+// processKey is a process for ever.
+type processKey struct {
+	pid   uint32
+	start uint64
 }
 
 func (l *ledger) publish(_ context.Context, events []*eventv1.Event, done func()) error {
@@ -111,7 +118,7 @@ func (l *ledger) publish(_ context.Context, events []*eventv1.Event, done func()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, event := range events {
-		if event.GetCgroupId() == l.cgroup {
+		if event.GetCgroupId() == l.cgroup && !l.again(event) {
 			l.received[kindOf(event)]++
 		}
 		if event.GetFileOpen().GetFile().GetInode() == l.marker {
@@ -122,6 +129,18 @@ func (l *ledger) publish(_ context.Context, events []*eventv1.Event, done func()
 		}
 	}
 	return nil
+}
+
+// again says that the event is an exit which was told before. Before Linux 6.16 it may be: of a process whose last two threads
+// end at once, see on_sched_process_exit.
+func (l *ledger) again(event *eventv1.Event) bool {
+	if event.GetExit() == nil {
+		return false
+	}
+	key := processKey{pid: event.GetProcess().GetPid(), start: event.GetProcess().GetStartBoottimeNs()}
+	before := l.exited[key]
+	l.exited[key] = true
+	return before
 }
 
 // kindOf is quicker than classOf, and knows only what is counted.
@@ -171,7 +190,7 @@ func newCompleteness(t *testing.T, cfg probe.Config, order workOrder) *completen
 			t.Fatal(err)
 		}
 	}
-	c.ledger = &ledger{cgroup: c.workload.id, marker: inodeOf(t, c.marker), marked: make(chan struct{}, 1)}
+	c.ledger = &ledger{cgroup: c.workload.id, marker: inodeOf(t, c.marker), marked: make(chan struct{}, 1), exited: map[processKey]bool{}}
 	return c
 }
 

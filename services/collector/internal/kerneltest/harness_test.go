@@ -19,8 +19,8 @@ import (
 	"github.com/palisade-sec/palisade/services/collector/internal/ring"
 )
 
-// patience is how long an event may take on a loaded machine before the test gives up.
-const patience = 10 * time.Second
+// patience is how long an event may take on a loaded machine before the test gives up; a VM's processor is emulated.
+const patience = 30 * time.Second
 
 // roleVariable makes the test binary play a role instead of testing.
 const roleVariable = "PALISADE_TEST_ROLE"
