@@ -13,6 +13,7 @@
 
 #define CPUS_MAX      1024
 #define AREAS_PER_CPU 4
+#define HEADROOM      256
 
 /* Two paths with their bases, a text, a type of file system. */
 #define AREA_RECORD_MAX (sizeof(struct change_record) + 5 * PATH_MAX + NAME_MAX + 1)
@@ -21,9 +22,14 @@
 
 struct area {
 	__u64 busy;
-	__u64 path_at; /* where the path starts */
-	__u64 copied;
-	char path[PATH_MAX + 256]; /* filled from PATH_MAX downwards, see path.h */
+	__u64 dentry; /* where to walk from */
+	__u64 mnt;    /* struct vfsmount */
+	__u64 path_at; /* where the path starts, from HEADROOM on */
+	/*
+	 * The path is filled in from its end to its beginning, see path.h. There is room before it for what comes before it
+	 * in a record, and after it for what is read with it as the key of a map.
+	 */
+	__u8 path[HEADROOM + PATH_MAX + PREFIX_MAX];
 	__u8 record[AREA_RECORD_MAX];
 };
 

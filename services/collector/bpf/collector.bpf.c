@@ -14,6 +14,7 @@
 #include "lsm_calls.h"
 #include "lsm_socket.h"
 #include "memory.h"
+#include "open.h"
 #include "process.h"
 #include "socket.h"
 #include "syscall.h"

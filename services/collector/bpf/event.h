@@ -12,6 +12,11 @@
 #define NAME_MAX 255
 #define DNS_MAX	 1024
 
+/* Prefixes of paths in an interest, and bytes of each. */
+#define PREFIXES_MAX	4096
+#define PREFIX_MAX	240
+#define PREFIX_KEY_HEAD 8
+
 /* Kinds of record; also the classes in which losses are counted and the bits of an interest. Below 64. */
 enum record_kind {
 	RECORD_EXEC = 1,

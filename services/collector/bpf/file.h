@@ -19,9 +19,9 @@
  */
 static __always_inline bool mount_is_internal(struct vfsmount *vfsmnt)
 {
-	struct mount *mnt = (void *)((__u64)vfsmnt - bpf_core_field_offset(struct mount, mnt));
+	struct mount *mnt = mount_of((__u64)vfsmnt);
 
-	return (__u64)BPF_CORE_READ(mnt, mnt_ns) >= (__u64)-ERRNO_MAX;
+	return (__u64)FOLLOW(mnt, mnt_ns) >= (__u64)-ERRNO_MAX;
 }
 
 /*
@@ -41,13 +41,13 @@ static __always_inline bool inode_is_upper(struct inode *inode)
 static __always_inline void inode_fill(struct file_facts *facts, struct inode *inode,
 				       struct vfsmount *mnt)
 {
-	struct super_block *sb = BPF_CORE_READ(inode, i_sb);
-	unsigned long magic = BPF_CORE_READ(sb, s_magic);
+	struct super_block *sb = FOLLOW(inode, i_sb);
+	unsigned long magic = FOLLOW(sb, s_magic);
 
-	facts->inode = BPF_CORE_READ(inode, i_ino);
-	facts->device = BPF_CORE_READ(sb, s_dev);
-	facts->mode = BPF_CORE_READ(inode, i_mode);
-	if (BPF_CORE_READ(inode, i_nlink) == 0)
+	facts->inode = FOLLOW(inode, i_ino);
+	facts->device = FOLLOW(sb, s_dev);
+	facts->mode = FOLLOW(inode, i_mode);
+	if (FOLLOW(inode, i_nlink) == 0)
 		facts->flags |= FILE_UNLINKED;
 	if (magic == OVERLAYFS_SUPER_MAGIC && inode_is_upper(inode))
 		facts->flags |= FILE_UPPER_LAYER;
@@ -59,7 +59,7 @@ static __always_inline void inode_fill(struct file_facts *facts, struct inode *i
 static __always_inline __u64 dentry_fill(struct area *a, int number, struct file_facts *facts,
 					 struct dentry *dentry, struct vfsmount *mnt, void *to)
 {
-	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	struct inode *inode = FOLLOW(dentry, d_inode);
 	bool whole;
 
 	if (inode)
@@ -73,10 +73,7 @@ static __always_inline __u64 dentry_fill(struct area *a, int number, struct file
 static __always_inline __u64 file_fill(struct area *a, int number, struct file_facts *facts,
 				       struct file *file, void *to)
 {
-	struct path path;
-
-	BPF_CORE_READ_INTO(&path, file, f_path);
-	return dentry_fill(a, number, facts, path.dentry, path.mnt, to);
+	return dentry_fill(a, number, facts, FOLLOW(file, f_path.dentry), FOLLOW(file, f_path.mnt), to);
 }
 
 /* The file behind a descriptor of the task, or NULL. */
@@ -89,34 +86,4 @@ static __always_inline struct file *file_of(struct task_struct *task, __u32 fd)
 		return 0;
 	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
 	return file;
-}
-
-/* A guard, if it is not 0, has denied the open, or killed who did it. */
-static __always_inline void emit_file_open(struct task_struct *task, struct file *file, __u32 guard,
-					   bool killed)
-{
-	__u64 cgroup = cgroup_id(task), end = sizeof(struct file_open_record);
-	struct file_open_record *r;
-	struct area *a;
-	int number;
-
-	if (!file || !admit(cgroup, RECORD_FILE_OPEN))
-		return;
-	number = area_claim();
-	a = area_of(number);
-	if (!a) {
-		count_short(cgroup, RECORD_FILE_OPEN, true);
-		return;
-	}
-	r = (void *)a->record;
-	header_fill(&r->header, task, RECORD_FILE_OPEN);
-	if (guard && killed)
-		header_kill(&r->header, guard);
-	else if (guard)
-		header_deny(&r->header, guard);
-	__builtin_memset(&r->file, 0, sizeof(*r) - sizeof(r->header));
-	r->open_flags = BPF_CORE_READ(file, f_flags);
-	end += file_fill(a, number, &r->file, file, &a->record[end]);
-	submit(r, end, RECORD_FILE_OPEN);
-	give_back(&a->busy);
 }

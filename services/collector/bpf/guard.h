@@ -196,6 +196,7 @@ __attribute__((noinline)) int guard_of_path(__u32 family, __u64 dentry, __u64 mn
 	struct area *a;
 	int number;
 	__u64 at, len;
+	bool whole;
 
 	if (!generation)
 		return 0;
@@ -205,9 +206,8 @@ __attribute__((noinline)) int guard_of_path(__u32 family, __u64 dentry, __u64 mn
 	if (!a || !key)
 		return GUARD_UNKNOWN;
 	guard = GUARD_UNKNOWN;
-	if (path_walk(number, dentry, mnt)) {
-		at = a->path_at;
-		bound(at, PATH_MAX - 1);
+	at = path_find(a, number, (void *)dentry, (void *)mnt, &whole);
+	if (whole) {
 		len = PATH_MAX - at;
 		if (len > GUARD_PATH_MAX)
 			len = GUARD_PATH_MAX;
@@ -215,7 +215,7 @@ __attribute__((noinline)) int guard_of_path(__u32 family, __u64 dentry, __u64 mn
 		key->generation = generation;
 		key->family = family;
 		key->bits = (GUARD_PATH_FIXED + len) * 8;
-		bpf_probe_read_kernel(key->path, len, &a->path[at]);
+		bpf_probe_read_kernel(key->path, len, &a->path[HEADROOM + at]);
 		scope = guard_scope(generation);
 		guard = path_guard(key, scope);
 		if (!guard && scope)
@@ -318,7 +318,7 @@ static __always_inline __u32 guard_of_executable(struct file *file)
 /* An open that can change the file. */
 static __always_inline bool opens_to_write(struct file *file)
 {
-	__u32 flags = BPF_CORE_READ(file, f_flags);
+	__u32 flags = FOLLOW(file, f_flags);
 
 	return flags & O_ACCMODE || flags & O_TRUNC;
 }

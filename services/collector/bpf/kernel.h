@@ -59,6 +59,10 @@ enum bpf_map_type {
 
 #define FMODE_CREATED 0x100000 /* file.f_mode: this open made the file */
 
+#define O_WRONLY  01
+#define O_RDWR	  02
+#define O_PATH	  010000000 /* asm-generic, as on x86 and arm64 */
+
 #define S_IFMT	 0170000
 #define S_IFREG	 0100000
 #define S_IFSOCK 0140000
@@ -372,4 +376,26 @@ struct bpf_iter__task {
 #else
 #define LOAD(...) ___arrow(__VA_ARGS__)
 #define current_task() ((struct task_struct *)bpf_get_current_task_btf())
+#endif
+
+/*
+ * The same from a pointer whose type the verifier does not know, where the kernel lets us say it (Linux 6.2); user space
+ * finds out. What is then read is as untrusted as before, and a bad pointer reads as zero.
+ */
+#ifdef LEGACY
+#define FOLLOW(...) BPF_CORE_READ(__VA_ARGS__)
+#else
+const volatile __u8 has_cast = 0;
+extern void *bpf_rdonly_cast(const void *, __u32) __attribute__((section(".ksyms"), weak));
+
+#define TYPED(p) ((typeof(p))bpf_rdonly_cast(p, bpf_core_type_id_kernel(typeof(*(p)))))
+#define FOLLOW(p, ...)                                                                             \
+	(has_cast ? ___arrow(TYPED(p), __VA_ARGS__) : BPF_CORE_READ(p, __VA_ARGS__))
+#endif
+
+/* Copies 8 bytes of a field of a typed pointer's target, whatever the field's own type. */
+#ifdef LEGACY
+#define COPY_WORD(to, p, field) bpf_core_read(to, 8, &(p)->field)
+#else
+#define COPY_WORD(to, p, field) (*(__u64 *)(to) = *(const __u64 *)&(p)->field)
 #endif

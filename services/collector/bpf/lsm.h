@@ -10,6 +10,7 @@
 #include "file.h"
 #include "guard.h"
 #include "memory.h"
+#include "open.h"
 
 /* file.f_flags: an exec opens it. file.f_mode: overlayfs opens its own file below it. */
 #define FMODE_EXEC	0x20

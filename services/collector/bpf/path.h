@@ -36,20 +36,59 @@ struct walk {
 #define WALK_ON	  0
 #define WALK_DONE 1
 
+static __always_inline struct mount *mount_of(__u64 vfsmnt)
+{
+	return (void *)(vfsmnt - bpf_core_field_offset(struct mount, mnt));
+}
+
+#ifndef LEGACY
+/* The 8 bytes at an address, as those of some struct that begins with a number. */
+static __always_inline __u64 word_at(const void *address)
+{
+	return TYPED((struct qstr *)address)->hash_len;
+}
+
+#define WORDS_MAX 4
+
+/*
+ * Copies a short name in words; that takes a third of the time of the helper. What is written over behind the name is put
+ * back.
+ */
+static __always_inline void name_put_words(__u8 *to, __u64 len, const unsigned char *name)
+{
+	__u64 behind = *(__u64 *)&to[len];
+	int i;
+
+#pragma unroll
+	for (i = 0; i < WORDS_MAX; i++) {
+		*(__u64 *)&to[8 * i] = word_at(name + 8 * i);
+		if (len <= 8 * (i + 1))
+			break;
+	}
+	*(volatile __u64 *)&to[len] = behind;
+}
+#endif
+
 /* Puts "/name" before the path. Returns false if there is no room. */
 static __always_inline bool path_prepend(struct area *a, struct dentry *dentry)
 {
-	struct qstr name = {};
-	__u64 at = a->path_at, len;
+	__u64 at = a->path_at, len = FOLLOW(dentry, d_name.len) & NAME_MAX;
+	const unsigned char *name = FOLLOW(dentry, d_name.name);
+	__u8 *to;
 
-	bpf_core_read(&name, sizeof(name), &dentry->d_name);
-	len = name.len & 0xff; /* NAME_MAX is 255 */
 	if (at <= len)
 		return false;
 	at -= len + 1;
 	a->path_at = at;
-	a->path[at & (PATH_MAX - 1)] = '/';
-	bpf_probe_read_kernel(&a->path[(at + 1) & (PATH_MAX - 1)], len, name.name);
+	a->path[HEADROOM + (at & (PATH_MAX - 1))] = '/';
+	to = &a->path[HEADROOM + ((at + 1) & (PATH_MAX - 1))];
+#ifndef LEGACY
+	if (has_cast && len <= 8 * WORDS_MAX) {
+		name_put_words(to, len, name);
+		return true;
+	}
+#endif
+	bpf_probe_read_kernel(to, len, name);
 	return true;
 }
 
@@ -60,15 +99,15 @@ static long walk_step(__u32 i, struct walk *w)
 	struct mount *mnt = w->mnt, *above;
 
 	if (dentry == w->root) {
-		above = BPF_CORE_READ(mnt, mnt_parent);
+		above = FOLLOW(mnt, mnt_parent);
 		if (above == mnt || !above)
 			return WALK_DONE;
-		w->dentry = BPF_CORE_READ(mnt, mnt_mountpoint);
+		w->dentry = FOLLOW(mnt, mnt_mountpoint);
 		w->mnt = above;
-		w->root = BPF_CORE_READ(above, mnt.mnt_root);
+		w->root = FOLLOW(above, mnt.mnt_root);
 		return WALK_ON;
 	}
-	parent = BPF_CORE_READ(dentry, d_parent);
+	parent = FOLLOW(dentry, d_parent);
 	if (!parent)
 		return WALK_DONE;
 	w->whole = path_prepend(w->area, dentry);
@@ -80,26 +119,24 @@ static long walk_step(__u32 i, struct walk *w)
 }
 
 /*
- * Writes the path of (dentry, mnt) into the area so that it starts at path_at and ends at PATH_MAX. Returns
+ * Writes the path of the area's (dentry, mnt) into the area so that it starts at path_at and ends at PATH_MAX. Returns
  * false if it did not fit; what is there is then the path's end. Global, so that the verifier walks
- * the loop once a program and not once a call, and with numbers only, because Linux before 5.12 hands a global function
+ * the loop once a program and not once a call, and with a number only, because Linux before 5.12 hands a global function
  * no memory; path_at is in memory so that it does not track a range for it in every step (it gives
  * up after a million instructions).
  */
-__attribute__((noinline)) int path_walk(int number, __u64 start, __u64 vfsmnt)
+__attribute__((noinline)) int path_walk(int number)
 {
-	struct mount *mnt = (void *)(vfsmnt - bpf_core_field_offset(struct mount, mnt));
-	struct walk w = {
-		.area = area_of(number),
-		.dentry = (void *)start,
-		.root = BPF_CORE_READ(mnt, mnt.mnt_root),
-		.mnt = mnt,
-		.whole = true,
-	};
+	struct walk w = { .area = area_of(number), .whole = true };
+	struct mount *mnt;
 	int i;
 
 	if (!w.area)
 		return true;
+	mnt = mount_of(w.area->mnt);
+	w.dentry = (void *)w.area->dentry;
+	w.mnt = mnt;
+	w.root = FOLLOW(mnt, mnt.mnt_root);
 	w.area->path_at = PATH_MAX;
 #ifndef LEGACY
 	if (has_loop)
@@ -111,21 +148,30 @@ __attribute__((noinline)) int path_walk(int number, __u64 start, __u64 vfsmnt)
 	return false;
 }
 
+/* Finds the path of (dentry, mnt), which is then in the area from HEADROOM plus the returned number to the end. */
+static __always_inline __u64 path_find(struct area *a, int number, struct dentry *dentry,
+				       struct vfsmount *mnt, bool *whole)
+{
+	__u64 at;
+
+	a->dentry = (__u64)dentry;
+	a->mnt = (__u64)mnt;
+	*whole = path_walk(number);
+	at = a->path_at;
+	if (at >= PATH_MAX) { /* nothing walked: this is the root itself */
+		a->path[HEADROOM + PATH_MAX - 1] = '/';
+		at = PATH_MAX - 1;
+	}
+	return at & (PATH_MAX - 1);
+}
+
 /* Copies the path of (dentry, mnt) to a place with room for PATH_MAX; returns its length. */
 static __always_inline __u64 path_put(struct area *a, int number, void *to, struct dentry *dentry,
 				      struct vfsmount *mnt, bool *whole)
 {
-	__u64 at, len;
+	__u64 at = path_find(a, number, dentry, mnt, whole), len = PATH_MAX - at;
 
-	*whole = path_walk(number, (__u64)dentry, (__u64)mnt);
-	at = a->path_at;
-	if (at >= PATH_MAX) { /* nothing walked: this is the root itself */
-		a->path[PATH_MAX - 1] = '/';
-		at = PATH_MAX - 1;
-	}
-	at &= PATH_MAX - 1;
-	len = PATH_MAX - at;
-	bpf_probe_read_kernel(to, len, &a->path[at]);
+	bpf_probe_read_kernel(to, len, &a->path[HEADROOM + at]);
 	return len;
 }
 

@@ -48,7 +48,21 @@ struct settings {
 	__u64 urgent_burst_ns; /* cost times the records a workload may send at once */
 	__u64 bulk_cost_ns;
 	__u64 bulk_burst_ns;
+	__u64 opens; /* OPENS_*: in one word, which changes at once */
 };
+
+/*
+ * Which opens are wanted: those that may read or write files on a list of prefixes of paths, or all of them. The lower
+ * half is the number of the list of those that may read; the other one's is one more.
+ */
+#define OPENS_READS	 (1ull << 32)
+#define OPENS_WRITES	 (1ull << 33)
+#define OPENS_READS_ALL	 (1ull << 34)
+#define OPENS_WRITES_ALL (1ull << 35)
+#define OPENS_ALL_SHIFT	 2
+/* The rest of the bits say how the prefixes on both lists begin. */
+#define OPENS_BEGINNING	 (1ull << 36)
+#define OPENS_BEGINNINGS 28
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -56,6 +70,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct settings);
 } settings SEC(".maps");
+
+static __always_inline struct settings *settings_now(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&settings, &zero);
+}
 
 /*
  * Token buckets in the form of a clock (GCRA): the time at which a workload that kept to its rate would
@@ -162,8 +183,7 @@ static __attribute__((noinline)) int count_short(__u64 cgroup_id, __u32 kind, in
 
 static __always_inline bool wanted(__u32 kind)
 {
-	__u32 zero = 0;
-	struct settings *now = bpf_map_lookup_elem(&settings, &zero);
+	struct settings *now = settings_now();
 
 	return now && now->owner == generation && now->wanted & BIT(kind);
 }
@@ -187,10 +207,8 @@ static __always_inline bool within_rate(__u64 cgroup_id, __u32 kind)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct bucket fresh = {}, *bucket;
-	struct settings *rates;
-	__u32 zero = 0;
+	struct settings *rates = settings_now();
 
-	rates = bpf_map_lookup_elem(&settings, &zero);
 	if (!rates)
 		return true;
 	bucket = bpf_map_lookup_elem(&buckets, &cgroup_id);

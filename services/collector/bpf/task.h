@@ -31,15 +31,14 @@ static __always_inline __u64 cgroup_id(struct task_struct *task)
 static __always_inline __u32 pid_namespace_inum(struct task_struct *task)
 {
 	struct pid *pid = 0;
-	struct pid_namespace *ns = 0;
-	__u64 upid;
+	struct upid *upid;
+	__u64 address;
 
 	bpf_core_read(&pid, sizeof(pid), &task->thread_pid);
-	upid = (__u64)pid + bpf_core_field_offset(struct pid, numbers) +
-	       (__u64)BPF_CORE_READ(pid, level) * bpf_core_type_size(struct upid);
-	bpf_probe_read_kernel(&ns, sizeof(ns),
-			      (void *)(upid + bpf_core_field_offset(struct upid, ns)));
-	return BPF_CORE_READ(ns, ns.inum);
+	address = (__u64)pid + bpf_core_field_offset(struct pid, numbers) +
+		  (__u64)FOLLOW(pid, level) * bpf_core_type_size(struct upid);
+	upid = (void *)address;
+	return FOLLOW(upid, ns, ns.inum);
 }
 
 static __always_inline __u32 session_id(struct task_struct *task)
@@ -87,7 +86,8 @@ static __always_inline void identity_fill(struct record_header *h, struct task_s
 	h->mnt_ns = LOAD(namespaces, mnt_ns, ns.inum);
 	h->pid_ns = pid_namespace_inum(task);
 	h->net_ns = LOAD(namespaces, net_ns, ns.inum);
-	bpf_core_read(&h->comm, sizeof(h->comm), &task->comm);
+	COPY_WORD(&h->comm[0], task, comm[0]);
+	COPY_WORD(&h->comm[8], task, comm[8]);
 }
 
 static __always_inline void header_fill(struct record_header *h, struct task_struct *task, __u32 kind)
@@ -100,8 +100,7 @@ static __always_inline void header_fill(struct record_header *h, struct task_str
 	h->flags = compat_32(task) ? RECORD_COMPAT_32 : 0;
 	h->guard = 0;
 	identity_fill(h, task);
-	bpf_core_read(&h->effective_capabilities, sizeof(h->effective_capabilities),
-		      &cred->cap_effective);
+	COPY_WORD(&h->effective_capabilities, cred, cap_effective);
 	h->uid = LOAD(cred, uid.val);
 	h->gid = LOAD(cred, gid.val);
 	h->effective_uid = LOAD(cred, euid.val);

@@ -27,7 +27,9 @@ type Kernel struct {
 	// StructArguments: programs on the kernel's functions can be given structs (Linux 6.1).
 	StructArguments bool
 	// Loop: programs can loop without the verifier following each turn (Linux 5.17).
-	Loop  bool
+	Loop bool
+	// Cast: programs can say of what type a pointer is (Linux 6.2).
+	Cast  bool
 	Types *btf.Spec
 }
 
@@ -58,6 +60,7 @@ func Read() (Kernel, error) {
 	k.StructArguments = hasHelper(types, "BPF_FUNC_user_ringbuf_drain") // of 6.1
 	k.Loop = hasHelper(types, "BPF_FUNC_loop")
 	k.Legacy = !hasHelper(types, "BPF_FUNC_for_each_map_elem") // of 5.13
+	k.Cast = k.HasFunction("bpf_rdonly_cast")
 	cgroups, err := os.ReadFile(cgroupPath)
 	if err != nil {
 		return Kernel{}, fmt.Errorf("read own cgroups: %w", err)

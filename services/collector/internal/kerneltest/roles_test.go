@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -27,6 +28,9 @@ func play(role string) int {
 		"open":         openWith,
 		"open-many":    openMany,
 		"connect":      connectTo,
+		"connect-many": connectMany,
+		"exec-many":    execMany,
+		"getppid-many": getppidMany,
 		"exec-memfd":   func([]string) error { return execMemfd() },
 		"trigger":      trigger,
 		"forbidden":    tryForbidden,
@@ -99,6 +103,41 @@ func openMany(args []string) error {
 			return err
 		}
 		if err := unix.Close(fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func getppidMany(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	for range n {
+		unix.Getppid()
+	}
+	return err
+}
+
+func execMany(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	for range n {
+		err = errors.Join(err, exec.Command("/bin/true").Run())
+	}
+	return err
+}
+
+// connectMany makes the same socket's connection again and again.
+func connectMany(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for range n {
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 			return err
 		}
 	}

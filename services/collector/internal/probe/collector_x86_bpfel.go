@@ -16,9 +16,10 @@ import (
 type collectorArea struct {
 	_      structs.HostLayout
 	Busy   uint64
+	Dentry uint64
+	Mnt    uint64
 	PathAt uint64
-	Copied uint64
-	Path   [4352]int8
+	Path   [4592]uint8
 	Record [20968]uint8
 }
 
@@ -96,6 +97,13 @@ type collectorPeerKey struct {
 	Pad  [6]uint8
 }
 
+type collectorPrefixKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	List uint32
+	Path [240]uint8
+}
+
 type collectorProgress struct {
 	_            structs.HostLayout
 	Acknowledged uint64
@@ -167,6 +175,7 @@ type collectorSettings struct {
 	UrgentBurstNs uint64
 	BulkCostNs    uint64
 	BulkBurstNs   uint64
+	Opens         uint64
 }
 
 type collectorShortfall struct {
@@ -199,6 +208,7 @@ const (
 	collectorMapGuardSettings         = "guard_settings"
 	collectorMapIdentity              = "identity"
 	collectorMapPeers                 = "peers"
+	collectorMapPrefixes              = "prefixes"
 	collectorMapProgress              = "progress"
 	collectorMapSettings              = "settings"
 	collectorMapShortfalls            = "shortfalls"
@@ -263,6 +273,7 @@ const (
 	collectorVarChownAtExit           = "chown_at_exit"
 	collectorVarExitTellsGroupDead    = "exit_tells_group_dead"
 	collectorVarGeneration            = "generation"
+	collectorVarHasCast               = "has_cast"
 	collectorVarHasLoop               = "has_loop"
 	collectorVarIteratorArea          = "iterator_area"
 	collectorVarIteratorExecArea      = "iterator_exec_area"
@@ -374,6 +385,7 @@ type collectorMapSpecs struct {
 	GuardSettings   *ebpf.MapSpec `ebpf:"guard_settings"`
 	Identity        *ebpf.MapSpec `ebpf:"identity"`
 	Peers           *ebpf.MapSpec `ebpf:"peers"`
+	Prefixes        *ebpf.MapSpec `ebpf:"prefixes"`
 	Progress        *ebpf.MapSpec `ebpf:"progress"`
 	Settings        *ebpf.MapSpec `ebpf:"settings"`
 	Shortfalls      *ebpf.MapSpec `ebpf:"shortfalls"`
@@ -401,6 +413,7 @@ type collectorVariableSpecs struct {
 	ChownAtExit           *ebpf.VariableSpec `ebpf:"chown_at_exit"`
 	ExitTellsGroupDead    *ebpf.VariableSpec `ebpf:"exit_tells_group_dead"`
 	Generation            *ebpf.VariableSpec `ebpf:"generation"`
+	HasCast               *ebpf.VariableSpec `ebpf:"has_cast"`
 	HasLoop               *ebpf.VariableSpec `ebpf:"has_loop"`
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.VariableSpec `ebpf:"iterator_exec_area"`
@@ -441,6 +454,7 @@ type collectorMaps struct {
 	GuardSettings   *ebpf.Map `ebpf:"guard_settings"`
 	Identity        *ebpf.Map `ebpf:"identity"`
 	Peers           *ebpf.Map `ebpf:"peers"`
+	Prefixes        *ebpf.Map `ebpf:"prefixes"`
 	Progress        *ebpf.Map `ebpf:"progress"`
 	Settings        *ebpf.Map `ebpf:"settings"`
 	Shortfalls      *ebpf.Map `ebpf:"shortfalls"`
@@ -464,6 +478,7 @@ func (m *collectorMaps) Close() error {
 		m.GuardSettings,
 		m.Identity,
 		m.Peers,
+		m.Prefixes,
 		m.Progress,
 		m.Settings,
 		m.Shortfalls,
@@ -492,6 +507,7 @@ type collectorVariables struct {
 	ChownAtExit           *ebpf.Variable `ebpf:"chown_at_exit"`
 	ExitTellsGroupDead    *ebpf.Variable `ebpf:"exit_tells_group_dead"`
 	Generation            *ebpf.Variable `ebpf:"generation"`
+	HasCast               *ebpf.Variable `ebpf:"has_cast"`
 	HasLoop               *ebpf.Variable `ebpf:"has_loop"`
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.Variable `ebpf:"iterator_exec_area"`

@@ -140,6 +140,7 @@ type dnsSettings struct {
 	UrgentBurstNs uint64
 	BulkCostNs    uint64
 	BulkBurstNs   uint64
+	Opens         uint64
 }
 
 type dnsShortfall struct {

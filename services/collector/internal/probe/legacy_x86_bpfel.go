@@ -16,9 +16,10 @@ import (
 type legacyArea struct {
 	_      structs.HostLayout
 	Busy   uint64
+	Dentry uint64
+	Mnt    uint64
 	PathAt uint64
-	Copied uint64
-	Path   [4352]int8
+	Path   [4592]uint8
 	Record [20968]uint8
 }
 
@@ -96,6 +97,13 @@ type legacyPeerKey struct {
 	Pad  [6]uint8
 }
 
+type legacyPrefixKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	List uint32
+	Path [240]uint8
+}
+
 type legacyProgress struct {
 	_            structs.HostLayout
 	Acknowledged uint64
@@ -167,6 +175,7 @@ type legacySettings struct {
 	UrgentBurstNs uint64
 	BulkCostNs    uint64
 	BulkBurstNs   uint64
+	Opens         uint64
 }
 
 type legacyShortfall struct {
@@ -199,6 +208,7 @@ const (
 	legacyMapGuardSettings         = "guard_settings"
 	legacyMapIdentity              = "identity"
 	legacyMapPeers                 = "peers"
+	legacyMapPrefixes              = "prefixes"
 	legacyMapProgress              = "progress"
 	legacyMapSettings              = "settings"
 	legacyMapShortfalls            = "shortfalls"
@@ -374,6 +384,7 @@ type legacyMapSpecs struct {
 	GuardSettings   *ebpf.MapSpec `ebpf:"guard_settings"`
 	Identity        *ebpf.MapSpec `ebpf:"identity"`
 	Peers           *ebpf.MapSpec `ebpf:"peers"`
+	Prefixes        *ebpf.MapSpec `ebpf:"prefixes"`
 	Progress        *ebpf.MapSpec `ebpf:"progress"`
 	Settings        *ebpf.MapSpec `ebpf:"settings"`
 	Shortfalls      *ebpf.MapSpec `ebpf:"shortfalls"`
@@ -441,6 +452,7 @@ type legacyMaps struct {
 	GuardSettings   *ebpf.Map `ebpf:"guard_settings"`
 	Identity        *ebpf.Map `ebpf:"identity"`
 	Peers           *ebpf.Map `ebpf:"peers"`
+	Prefixes        *ebpf.Map `ebpf:"prefixes"`
 	Progress        *ebpf.Map `ebpf:"progress"`
 	Settings        *ebpf.Map `ebpf:"settings"`
 	Shortfalls      *ebpf.Map `ebpf:"shortfalls"`
@@ -464,6 +476,7 @@ func (m *legacyMaps) Close() error {
 		m.GuardSettings,
 		m.Identity,
 		m.Peers,
+		m.Prefixes,
 		m.Progress,
 		m.Settings,
 		m.Shortfalls,

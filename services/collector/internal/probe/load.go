@@ -112,16 +112,16 @@ func (s *Set) own(digest []byte) error {
 		_, _ = rand.Read(identity.Epoch[:]) // never fails
 	}
 	copy(identity.Digest[:], digest)
-	var before collectorSettings
-	if err := s.maps.Settings.Lookup(uint32(0), &before); err != nil {
-		return fmt.Errorf("read settings: %w", err)
+	before, err := s.settings()
+	if err != nil {
+		return err
 	}
 	s.resumed = before.Owner != 0
-	wanted := AllKinds
+	kinds, opens := AllKinds, opensEverything
 	if s.resumed {
-		wanted = Kinds(before.Wanted)
+		kinds, opens = Kinds(before.Wanted), before.Opens
 	}
-	if err := s.Want(wanted); err != nil {
+	if err := s.put(kinds, opens); err != nil {
 		return err
 	}
 	if err := s.maps.Identity.Put(uint32(0), identity); err != nil {
@@ -155,11 +155,11 @@ func (s *Set) resume(object *ebpf.CollectionSpec, cfg Config, generation uint64,
 	if err != nil {
 		return err
 	}
-	var now collectorSettings
-	if err := s.maps.Settings.Lookup(uint32(0), &now); err != nil {
-		return fmt.Errorf("read settings: %w", err)
+	now, err := s.settings()
+	if err != nil {
+		return err
 	}
-	return errors.Join(s.attach(list[0], programs[list[0].name()]), s.Want(Kinds(now.Wanted)))
+	return errors.Join(s.attach(list[0], programs[list[0].name()]), s.put(Kinds(now.Wanted), now.Opens))
 }
 
 // load loads the maps, then each program by itself, leaving out optional ones that the kernel refuses.

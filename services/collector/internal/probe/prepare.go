@@ -59,10 +59,14 @@ func size(object *ebpf.CollectionSpec, cfg Config, tier Tier, k kernel.Kernel, g
 		"cgroup_by_memory_v1":   flag(k.CgroupByMemory),
 		"exit_tells_group_dead": flag(k.ExitTellsGroupDead),
 		"generation":            generation,
+		"has_cast":              flag(k.Cast),
 		"kill_guarded":          flag(!tier.CanDeny()),
 		"has_loop":              flag(k.Loop),
 		"iterator_area":         iteratorArea,
 		"iterator_exec_area":    iteratorExecArea,
+	}
+	if k.Legacy {
+		delete(values, "has_cast") // that object cannot even name it
 	}
 	for name, value := range values {
 		if err := object.Variables[name].Set(value); err != nil {

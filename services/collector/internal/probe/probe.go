@@ -143,6 +143,16 @@ func (s *Set) Attached() []Hook {
 // Missing are the optional hooks that are not, with the kernel's reasons.
 func (s *Set) Missing() []Missing { return s.missing }
 
+// Runs says how often the program of a hook has run and for how long, while somebody has BPF statistics on.
+func (s *Set) Runs(hook string) (*ebpf.ProgramStats, error) {
+	for _, h := range s.held {
+		if h.hook.Name == hook {
+			return h.program.Stats()
+		}
+	}
+	return nil, fmt.Errorf("no program of %s", hook)
+}
+
 func (s *Set) miss(hook Hook, reason string) {
 	s.missing = append(s.missing, Missing{Hook: hook, Reason: reason})
 }

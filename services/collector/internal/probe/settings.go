@@ -56,8 +56,8 @@ func KindsOf(kinds ...record.Kind) Kinds {
 	return set
 }
 
-// Want says which kinds the kernel is to record from now on. The others cost a look-up.
-func (s *Set) Want(kinds Kinds) error {
+// put makes these kinds and opens what is recorded from now on. The other kinds cost a look-up.
+func (s *Set) put(kinds Kinds, opens uint64) error {
 	rates := s.rates
 	value := collectorSettings{
 		Owner:         s.generation,
@@ -66,11 +66,21 @@ func (s *Set) Want(kinds Kinds) error {
 		BulkCostNs:    cost(rates.BulkPerSecond),
 		UrgentBurstNs: uint64(rates.BurstSeconds) * second,
 		BulkBurstNs:   uint64(rates.BurstSeconds) * second,
+		Opens:         opens,
 	}
 	if err := s.maps.Settings.Put(uint32(0), value); err != nil {
 		return fmt.Errorf("set what is wanted: %w", err)
 	}
 	return nil
+}
+
+// settings are those in force.
+func (s *Set) settings() (collectorSettings, error) {
+	var now collectorSettings
+	if err := s.maps.Settings.Lookup(uint32(0), &now); err != nil {
+		return now, fmt.Errorf("read settings: %w", err)
+	}
+	return now, nil
 }
 
 // cost is the nanoseconds a record takes at a rate, 0 if there is no bound.
@@ -84,7 +94,9 @@ func cost(perSecond uint32) uint64 {
 // always is recorded whoever asks for what: without the life cycle of processes nothing else can be told whose it is.
 const always = Kinds(1<<record.Exec | 1<<record.Fork | 1<<record.Exit)
 
-// WantInterest records what a subscriber asks for. It fails if the subscriber names a class that does not exist.
+// WantInterest records what a subscriber asks for, from now on: until the change nothing is missing of what was asked
+// for before, and after it nothing of what is asked for now. One call at a time. It fails if the subscriber names a class that
+// does not exist.
 func (s *Set) WantInterest(interest *collectorv1.Interest) error {
 	kinds := always
 	for _, class := range interest.GetClasses() {
@@ -94,5 +106,21 @@ func (s *Set) WantInterest(interest *collectorv1.Interest) error {
 		}
 		kinds |= KindsOf(kind)
 	}
-	return s.Want(kinds)
+	now, err := s.settings()
+	if err != nil {
+		return err
+	}
+	number := uint32(now.Opens) + listsPerInterest //nolint:gosec // the lower half
+	// A crash may have left some of any number.
+	if err := s.removeLists(uint32(now.Opens)); err != nil { //nolint:gosec // the lower half
+		return err
+	}
+	opens, err := s.addLists(number, interest)
+	if err != nil {
+		return err
+	}
+	if err := s.put(kinds, opens); err != nil {
+		return err
+	}
+	return s.removeLists(number)
 }

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Opens, of which only some are wanted: there is a list of prefixes of paths for those that may read, and one for those
+ * that may write.
+ */
+#pragma once
+
+#include "area.h"
+#include "event.h"
+#include "file.h"
+#include "kernel.h"
+#include "path.h"
+#include "ring.h"
+#include "task.h"
+#include <bpf/bpf_helpers.h>
+
+/* Bits are those of the list, and of the path's bytes as far as they are looked at. */
+struct prefix_key {
+	__u32 bits;
+	__u32 list;
+	__u8 path[PREFIX_MAX];
+};
+
+/*
+ * Filled before the settings name the lists, and emptied of the lists before after that, so that no moment is without
+ * the one list or the other.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 4 * PREFIXES_MAX); /* two lists each of what is and what is to be */
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix_key);
+	__type(value, __u8);
+} prefixes SEC(".maps");
+
+/* Which lists may want a file opened with these flags: OPENS_* without _ALL, shifted down to OPENS_READS. */
+static __always_inline __u64 lists_of(__u32 flags)
+{
+	if (flags & O_PATH)
+		return OPENS_READS;
+	switch (flags & O_ACCMODE) {
+	case O_WRONLY:
+		return OPENS_WRITES;
+	case O_RDWR:
+		return OPENS_READS | OPENS_WRITES;
+	default:
+		return OPENS_READS;
+	}
+}
+
+/* Whether some prefix on the lists may begin as the path does: most paths stop here. As beginning() of user space. */
+static __always_inline bool begins_as_some(struct area *a, __u64 at, __u64 opens)
+{
+	__u8 *path = &a->path[HEADROOM + at];
+	__u32 sum = (path[1] * 37 + path[2]) & 0xff;
+
+	return opens & OPENS_BEGINNING << (sum * OPENS_BEGINNINGS >> 8);
+}
+
+/* Whether the path in the area has a prefix on the list. The key is the path itself, where it lies. */
+static __always_inline bool list_has(struct area *a, __u64 at, __u32 list)
+{
+	struct prefix_key *key = (void *)&a->path[HEADROOM - PREFIX_KEY_HEAD + at];
+	__u64 len = PATH_MAX - at;
+
+	if (len > PREFIX_MAX)
+		len = PREFIX_MAX;
+	key->bits = (sizeof(key->list) + len) * 8;
+	key->list = list;
+	return bpf_map_lookup_elem(&prefixes, key);
+}
+
+/* Whether one of the lists has the path, or the lists are no longer those that count. */
+static __always_inline bool path_wanted(struct area *a, __u64 at, struct settings *now, __u64 opens,
+					__u64 lists)
+{
+	if (!begins_as_some(a, at, opens))
+		return false;
+	if (lists & OPENS_READS && list_has(a, at, opens))
+		return true;
+	if (lists & OPENS_WRITES && list_has(a, at, (__u32)opens + 1))
+		return true;
+	/* They may have been emptied while we looked. */
+	return *(volatile __u64 *)&now->opens != opens;
+}
+
+/* The record is built before the path, where it lies. */
+static __always_inline void open_submit(struct area *a, __u64 at, bool whole, struct task_struct *task,
+					struct file *file, __u32 guard, bool killed)
+{
+	struct file_open_record *r = (void *)&a->path[HEADROOM - sizeof(*r) + at];
+	struct inode *inode = FOLLOW(file, f_inode);
+
+	header_fill(&r->header, task, RECORD_FILE_OPEN);
+	if (guard && killed)
+		header_kill(&r->header, guard);
+	else if (guard)
+		header_deny(&r->header, guard);
+	__builtin_memset(&r->file, 0, sizeof(*r) - sizeof(r->header));
+	r->open_flags = FOLLOW(file, f_flags);
+	r->file.path_len = PATH_MAX - at;
+	if (!whole)
+		r->file.flags = FILE_PATH_TRUNCATED;
+	inode_fill(&r->file, inode, FOLLOW(file, f_path.mnt));
+	submit(r, sizeof(*r) + PATH_MAX - at, RECORD_FILE_OPEN);
+}
+
+/* A guard, if it is not 0, has denied the open, or killed who did it: that is told whoever wants what. */
+static __always_inline void emit_file_open(struct task_struct *task, struct file *file, __u32 guard,
+					   bool killed)
+{
+	struct settings *now = settings_now();
+	__u64 cgroup, opens, lists, at;
+	struct area *a;
+	bool all, whole;
+	int number;
+
+	if (!file || !now)
+		return;
+	opens = *(volatile __u64 *)&now->opens;
+	lists = lists_of(FOLLOW(file, f_flags));
+	all = guard || lists << OPENS_ALL_SHIFT & opens;
+	lists &= opens;
+	if (!all && !lists)
+		return;
+	cgroup = cgroup_id(task);
+	if (all && !admit(cgroup, RECORD_FILE_OPEN))
+		return;
+	number = area_claim();
+	a = area_of(number);
+	if (!a) {
+		count_short(cgroup, RECORD_FILE_OPEN, true);
+		return;
+	}
+	at = path_find(a, number, FOLLOW(file, f_path.dentry), FOLLOW(file, f_path.mnt), &whole);
+	if (all || ((!whole || path_wanted(a, at, now, opens, lists)) && admit(cgroup, RECORD_FILE_OPEN)))
+		open_submit(a, at, whole, task, file, guard, killed);
+	give_back(&a->busy);
+}
