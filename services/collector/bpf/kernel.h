@@ -35,6 +35,7 @@ enum bpf_map_type {
 #define BPF_ANY		  0
 #define BPF_NOEXIST	  1
 #define BPF_F_NO_PREALLOC 1
+#define BPF_RB_NO_WAKEUP  1
 
 #define AF_UNSPEC 0
 #define AF_UNIX	  1
