@@ -212,6 +212,7 @@ __attribute__((noinline)) int guard_of_path(__u32 family, __u64 dentry, __u64 mn
 		if (len > GUARD_PATH_MAX)
 			len = GUARD_PATH_MAX;
 		bound(len, GUARD_PATH_MAX);
+		bound(at, PATH_MAX - 1);
 		key->generation = generation;
 		key->family = family;
 		key->bits = (GUARD_PATH_FIXED + len) * 8;
