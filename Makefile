@@ -110,6 +110,11 @@ bench: setup build ## Benchmarks of the hot paths, and what a node costs its hos
 	go build -o bin/tools/overhead ./loadtest/overhead
 	@$(SUDO) deploy/dev/bench.sh
 
+.PHONY: bench-hooks
+bench-hooks: setup ## What an event costs in the kernel's hooks, as root, by the kernel's own clock (a minute)
+	go test -c -o bin/tools/kerneltest ./services/collector/internal/kerneltest
+	$(SUDO) bin/tools/kerneltest -test.run='^$$' -test.bench=Hooks -test.benchtime=1x
+
 .PHONY: clean
 clean: ## Remove what build made
 	rm -rf bin

@@ -100,12 +100,12 @@ int on_io_uring_opcode(__u64 *ctx)
 
 static __always_inline void opened(struct task_struct *task, struct file *file)
 {
-	struct open_verdict open = { .killed = true };
+	__u32 guard = 0;
 
 	if (file && guard_generation(GUARD_WRITE) && opens_to_write(file))
-		open.guard = guard_kill(guard_of_file(GUARD_WRITE, file));
-	if (open.guard || wanted(RECORD_FILE_OPEN))
-		emit_file_open(task, file, &open);
+		guard = guard_kill(guard_of_file(GUARD_WRITE, file));
+	if (guard || wanted(RECORD_FILE_OPEN))
+		emit_file_open(task, file, guard, true);
 }
 
 SEC("tp_btf/sys_exit")

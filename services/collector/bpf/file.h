@@ -87,4 +87,3 @@ static __always_inline struct file *file_of(struct task_struct *task, __u32 fd)
 	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
 	return file;
 }
-

@@ -212,6 +212,7 @@ __attribute__((noinline)) int guard_of_path(__u32 family, __u64 dentry, __u64 mn
 		if (len > GUARD_PATH_MAX)
 			len = GUARD_PATH_MAX;
 		bound(len, GUARD_PATH_MAX);
+		bound(at, PATH_MAX - 1);
 		key->generation = generation;
 		key->family = family;
 		key->bits = (GUARD_PATH_FIXED + len) * 8;
@@ -318,7 +319,7 @@ static __always_inline __u32 guard_of_executable(struct file *file)
 /* An open that can change the file. */
 static __always_inline bool opens_to_write(struct file *file)
 {
-	__u32 flags = BPF_CORE_READ(file, f_flags);
+	__u32 flags = FOLLOW(file, f_flags);
 
 	return flags & O_ACCMODE || flags & O_TRUNC;
 }

@@ -35,6 +35,7 @@ enum bpf_map_type {
 #define BPF_ANY		  0
 #define BPF_NOEXIST	  1
 #define BPF_F_NO_PREALLOC 1
+#define BPF_RB_NO_WAKEUP  1
 
 #define AF_UNSPEC 0
 #define AF_UNIX	  1
@@ -53,14 +54,14 @@ enum bpf_map_type {
 #define VM_WRITE      0x2
 #define VM_EXEC	      0x4
 
+#define O_ACCMODE 03
 #define O_TRUNC	  01000
 #define SIGKILL	  9
 
 #define FMODE_CREATED 0x100000 /* file.f_mode: this open made the file */
 
-#define O_ACCMODE 3
-#define O_WRONLY  1
-#define O_RDWR	  2
+#define O_WRONLY  01
+#define O_RDWR	  02
 #define O_PATH	  010000000 /* asm-generic, as on x86 and arm64 */
 
 #define S_IFMT	 0170000

@@ -48,21 +48,28 @@ static __always_inline __u64 lists_of(__u32 flags)
 	}
 }
 
+/* Below, bounds are repeated where they are used: Linux before 6.2 forgets those of what it spills. */
+
 /* Whether some prefix on the lists may begin as the path does: most paths stop here. As beginning() of user space. */
 static __always_inline bool begins_as_some(struct area *a, __u64 at, __u64 opens)
 {
-	__u8 *path = &a->path[HEADROOM + at];
-	__u32 sum = (path[1] * 37 + path[2]) & 0xff;
+	__u8 *path;
+	__u32 sum;
 
+	bound(at, PATH_MAX - 1);
+	path = &a->path[HEADROOM + at];
+	sum = (path[1] * 37 + path[2]) & 0xff;
 	return opens & OPENS_BEGINNING << (sum * OPENS_BEGINNINGS >> 8);
 }
 
 /* Whether the path in the area has a prefix on the list. The key is the path itself, where it lies. */
 static __always_inline bool list_has(struct area *a, __u64 at, __u32 list)
 {
-	struct prefix_key *key = (void *)&a->path[HEADROOM - PREFIX_KEY_HEAD + at];
+	struct prefix_key *key;
 	__u64 len = PATH_MAX - at;
 
+	bound(at, PATH_MAX - 1);
+	key = (void *)&a->path[HEADROOM - PREFIX_KEY_HEAD + at];
 	if (len > PREFIX_MAX)
 		len = PREFIX_MAX;
 	key->bits = (sizeof(key->list) + len) * 8;
@@ -84,35 +91,34 @@ static __always_inline bool path_wanted(struct area *a, __u64 at, struct setting
 	return *(volatile __u64 *)&now->opens != opens;
 }
 
-/* The guard, if there is one, that has denied an open, or killed who did it. What a guard stopped is always wanted. */
-struct open_verdict {
-	__u32 guard;
-	bool killed;
-};
-
 /* The record is built before the path, where it lies. */
-static __always_inline void open_submit(struct area *a, __u64 at, bool whole, struct file *file,
-					struct open_verdict *verdict)
+static __always_inline void open_submit(struct area *a, __u64 at, bool whole, struct task_struct *task,
+					struct file *file, __u32 guard, bool killed)
 {
-	struct file_open_record *r = (void *)&a->path[HEADROOM - sizeof(*r) + at];
 	struct inode *inode = FOLLOW(file, f_inode);
+	struct file_open_record *r;
+	__u64 len = PATH_MAX - at;
 
-	header_fill(&r->header, current_task(), RECORD_FILE_OPEN);
-	if (verdict->guard && verdict->killed)
-		header_kill(&r->header, verdict->guard);
-	else if (verdict->guard)
-		header_deny(&r->header, verdict->guard);
+	bound(at, PATH_MAX - 1);
+	r = (void *)&a->path[HEADROOM - sizeof(*r) + at];
+	header_fill(&r->header, task, RECORD_FILE_OPEN);
+	if (guard && killed)
+		header_kill(&r->header, guard);
+	else if (guard)
+		header_deny(&r->header, guard);
 	__builtin_memset(&r->file, 0, sizeof(*r) - sizeof(r->header));
 	r->open_flags = FOLLOW(file, f_flags);
-	r->file.path_len = PATH_MAX - at;
+	r->file.path_len = len;
 	if (!whole)
 		r->file.flags = FILE_PATH_TRUNCATED;
 	inode_fill(&r->file, inode, FOLLOW(file, f_path.mnt));
-	submit(r, sizeof(*r) + PATH_MAX - at, RECORD_FILE_OPEN);
+	bound(len, PATH_MAX);
+	submit(r, sizeof(*r) + len, RECORD_FILE_OPEN);
 }
 
-static __always_inline void emit_file_open(struct task_struct *task, struct file *file,
-					   struct open_verdict *verdict)
+/* A guard, if it is not 0, has denied the open, or killed who did it: that is told whoever wants what. */
+static __always_inline void emit_file_open(struct task_struct *task, struct file *file, __u32 guard,
+					   bool killed)
 {
 	struct settings *now = settings_now();
 	__u64 cgroup, opens, lists, at;
@@ -124,7 +130,7 @@ static __always_inline void emit_file_open(struct task_struct *task, struct file
 		return;
 	opens = *(volatile __u64 *)&now->opens;
 	lists = lists_of(FOLLOW(file, f_flags));
-	all = verdict->guard || lists << OPENS_ALL_SHIFT & opens;
+	all = guard || lists << OPENS_ALL_SHIFT & opens;
 	lists &= opens;
 	if (!all && !lists)
 		return;
@@ -139,6 +145,6 @@ static __always_inline void emit_file_open(struct task_struct *task, struct file
 	}
 	at = path_find(a, number, FOLLOW(file, f_path.dentry), FOLLOW(file, f_path.mnt), &whole);
 	if (all || ((!whole || path_wanted(a, at, now, opens, lists)) && admit(cgroup, RECORD_FILE_OPEN)))
-		open_submit(a, at, whole, file, verdict);
+		open_submit(a, at, whole, task, file, guard, killed);
 	give_back(&a->busy);
 }

@@ -63,7 +63,7 @@ func costs(dir string) []cost {
 // BenchmarkHooks prints the table of make bench-hooks: medians, by the kernel's own clock (bpf_stats), of what an event
 // costs the process that causes it.
 func BenchmarkHooks(b *testing.B) {
-	const rounds = 7
+	const rounds = 9
 	if os.Geteuid() != 0 {
 		b.Skip("needs root: loads BPF programs")
 	}

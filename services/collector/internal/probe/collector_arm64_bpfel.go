@@ -196,6 +196,7 @@ type collectorShortfallKey struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	collectorMapAreas                 = "areas"
+	collectorMapAwake                 = "awake"
 	collectorMapBuckets               = "buckets"
 	collectorMapBulk                  = "bulk"
 	collectorMapExecAreas             = "exec_areas"
@@ -373,6 +374,7 @@ type collectorProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type collectorMapSpecs struct {
 	Areas           *ebpf.MapSpec `ebpf:"areas"`
+	Awake           *ebpf.MapSpec `ebpf:"awake"`
 	Buckets         *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk            *ebpf.MapSpec `ebpf:"bulk"`
 	ExecAreas       *ebpf.MapSpec `ebpf:"exec_areas"`
@@ -442,6 +444,7 @@ func (o *collectorObjects) Close() error {
 // It can be passed to loadCollectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type collectorMaps struct {
 	Areas           *ebpf.Map `ebpf:"areas"`
+	Awake           *ebpf.Map `ebpf:"awake"`
 	Buckets         *ebpf.Map `ebpf:"buckets"`
 	Bulk            *ebpf.Map `ebpf:"bulk"`
 	ExecAreas       *ebpf.Map `ebpf:"exec_areas"`
@@ -466,6 +469,7 @@ type collectorMaps struct {
 func (m *collectorMaps) Close() error {
 	return _CollectorClose(
 		m.Areas,
+		m.Awake,
 		m.Buckets,
 		m.Bulk,
 		m.ExecAreas,

@@ -161,6 +161,7 @@ type dnsShortfallKey struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	dnsMapAskers                = "askers"
+	dnsMapAwake                 = "awake"
 	dnsMapBuckets               = "buckets"
 	dnsMapBulk                  = "bulk"
 	dnsMapDnsBuilds             = "dns_builds"
@@ -239,6 +240,7 @@ type dnsProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type dnsMapSpecs struct {
 	Askers          *ebpf.MapSpec `ebpf:"askers"`
+	Awake           *ebpf.MapSpec `ebpf:"awake"`
 	Buckets         *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk            *ebpf.MapSpec `ebpf:"bulk"`
 	DnsBuilds       *ebpf.MapSpec `ebpf:"dns_builds"`
@@ -291,6 +293,7 @@ func (o *dnsObjects) Close() error {
 // It can be passed to loadDnsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type dnsMaps struct {
 	Askers          *ebpf.Map `ebpf:"askers"`
+	Awake           *ebpf.Map `ebpf:"awake"`
 	Buckets         *ebpf.Map `ebpf:"buckets"`
 	Bulk            *ebpf.Map `ebpf:"bulk"`
 	DnsBuilds       *ebpf.Map `ebpf:"dns_builds"`
@@ -306,6 +309,7 @@ type dnsMaps struct {
 func (m *dnsMaps) Close() error {
 	return _DnsClose(
 		m.Askers,
+		m.Awake,
 		m.Buckets,
 		m.Bulk,
 		m.DnsBuilds,

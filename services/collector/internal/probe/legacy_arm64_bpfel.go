@@ -196,6 +196,7 @@ type legacyShortfallKey struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	legacyMapAreas                 = "areas"
+	legacyMapAwake                 = "awake"
 	legacyMapBuckets               = "buckets"
 	legacyMapBulk                  = "bulk"
 	legacyMapExecAreas             = "exec_areas"
@@ -372,6 +373,7 @@ type legacyProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type legacyMapSpecs struct {
 	Areas           *ebpf.MapSpec `ebpf:"areas"`
+	Awake           *ebpf.MapSpec `ebpf:"awake"`
 	Buckets         *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk            *ebpf.MapSpec `ebpf:"bulk"`
 	ExecAreas       *ebpf.MapSpec `ebpf:"exec_areas"`
@@ -440,6 +442,7 @@ func (o *legacyObjects) Close() error {
 // It can be passed to loadLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type legacyMaps struct {
 	Areas           *ebpf.Map `ebpf:"areas"`
+	Awake           *ebpf.Map `ebpf:"awake"`
 	Buckets         *ebpf.Map `ebpf:"buckets"`
 	Bulk            *ebpf.Map `ebpf:"bulk"`
 	ExecAreas       *ebpf.Map `ebpf:"exec_areas"`
@@ -464,6 +467,7 @@ type legacyMaps struct {
 func (m *legacyMaps) Close() error {
 	return _LegacyClose(
 		m.Areas,
+		m.Awake,
 		m.Buckets,
 		m.Bulk,
 		m.ExecAreas,

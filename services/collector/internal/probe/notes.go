@@ -37,6 +37,14 @@ func (s *Set) SetProgress(ring uint32, p Progress) error {
 	return nil
 }
 
+// SetAwake says whether the programs need not wake up who reads the rings, because it looks at them by itself.
+func (s *Set) SetAwake(awake bool) error {
+	if err := s.maps.Awake.Put(uint32(0), uint32(flag(awake))); err != nil {
+		return fmt.Errorf("ask for wake-ups: %w", err)
+	}
+	return nil
+}
+
 // Epoch names the rings, for ever: it was chosen at random when they were made.
 func (s *Set) Epoch() (string, error) {
 	var value collectorIdentity

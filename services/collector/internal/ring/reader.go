@@ -27,8 +27,12 @@ const (
 	// maxBatchBytes keeps a flood of execs with 32 KiB of arguments from making a batch that is large beside the memory
 	// the stream may use.
 	maxBatchBytes = 256 << 10
-	// pause after the rings ran dry. While we pause, only the first new record costs its writer a wake-up.
+	// pause between looks at rings that ran dry.
 	pause = time.Millisecond
+	// linger is how long after the last record we go on looking, before we ask to be woken up.
+	linger = 20 * time.Millisecond
+	// oversleep is how long a record may wait whose writer had not seen yet that we sleep.
+	oversleep = 50 * time.Millisecond
 	// unheard is how long we sleep while records wait for their acknowledgement: the kernel wakes nobody for a
 	// new one as long as an older one keeps its place.
 	unheard = 4 * time.Millisecond
@@ -50,13 +54,17 @@ type Counts struct {
 type Source interface {
 	Urgent() *ebpf.Map
 	Bulk() *ebpf.Map
+	// SetAwake says that the kernel need not wake us up.
+	SetAwake(awake bool) error
 	Keep
 }
 
 // Reader reads the rings.
 type Reader struct {
 	urgent, bulk *ring
-	poll, wake   int // an epoll descriptor for both rings and the wake-up, and an eventfd
+	setAwake     func(bool) error
+	poll, wake   int       // an epoll descriptor for both rings and the wake-up, and an eventfd
+	last         time.Time // when a record was read
 	decoder      record.Decoder
 	publish      Publish
 	leftBehind   uint64
@@ -67,7 +75,7 @@ type Reader struct {
 
 // NewReader maps the rings.
 func NewReader(source Source, decoder record.Decoder, publish Publish) (r *Reader, err error) {
-	r = &Reader{decoder: decoder, publish: publish, poll: -1, wake: -1}
+	r = &Reader{decoder: decoder, publish: publish, setAwake: source.SetAwake, poll: -1, wake: -1}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Close())
@@ -138,6 +146,7 @@ func (r *Reader) Run(ctx context.Context) error {
 			<-woken // Close must not take the eventfd away under it
 		}
 	}()
+	defer func() { _ = r.setAwake(false) }() // who reads next says so itself
 	for ctx.Err() == nil {
 		events := r.batch()
 		if len(events) == 0 {
@@ -146,6 +155,7 @@ func (r *Reader) Run(ctx context.Context) error {
 			}
 			continue
 		}
+		r.last = time.Now()
 		if err := r.publish(ctx, events, r.doneAt(r.urgent.unread, r.bulk.unread)); err != nil {
 			return err
 		}
@@ -204,11 +214,26 @@ func (r *Reader) wait() error {
 		time.Sleep(unheard)
 		return nil
 	}
-	var events [3]unix.EpollEvent
-	_, err := unix.EpollWait(r.poll, events[:], -1)
-	if err != nil && !errors.Is(err, unix.EINTR) {
-		return fmt.Errorf("wait for records: %w", err)
+	if time.Since(r.last) > linger {
+		if err := r.sleep(); err != nil {
+			return err
+		}
 	}
 	time.Sleep(pause)
 	return nil
+}
+
+// sleep returns when the kernel or somebody else wakes us up.
+func (r *Reader) sleep() error {
+	if err := r.setAwake(false); err != nil {
+		return err
+	}
+	if r.urgent.dry() && r.bulk.dry() { // still, now that we are no longer taken to be awake
+		var events [3]unix.EpollEvent
+		_, err := unix.EpollWait(r.poll, events[:], int(oversleep.Milliseconds()))
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for records: %w", err)
+		}
+	}
+	return r.setAwake(true)
 }
