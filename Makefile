@@ -34,8 +34,13 @@ run: setup build ## Start the node and a console here, show live findings; Ctrl-
 .PHONY: test
 test: setup build vet ## Run every test, as root, against the real kernel, containerd and runC
 	@for module in $(modules); do (cd $$module && GOWORK=off go build ./...); done
-	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on $(TESTFLAGS) $$(go list work | grep -v /test/e2e)
+	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on $(TESTFLAGS) $$(go list work | grep -vE '/test/e2e|/services/collector')
+	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on -p=1 $(TESTFLAGS) ./services/collector/...
 	$(SUDO) env "PATH=$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -p=1 -timeout=10m $(TESTFLAGS) ./test/e2e/...
+
+.PHONY: test-full
+test-full: setup ## Run the collector's tests with the whole of every count: 200 000 opens, 20 kills, 10 000 tries (ten minutes)
+	$(SUDO) env "PATH=$$PATH" PALISADE_TEST_FULL=1 go test -count=1 -p=1 -timeout=30m $(TESTFLAGS) ./services/collector/...
 
 .PHONY: test-kernels
 test-kernels: vm-tools ## Run the collector's kernel tests on Debian's kernels in VMs (KERNELS="6.1 6.12", TESTS=regexp)

@@ -176,7 +176,7 @@ func TestB22PinsAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w := &watcher{set: loadPinned(t, cfg), changed: make(chan struct{})}
+	w := newWatcher(loadPinned(t, cfg))
 	ids := pinnedPrograms(t, cfg.Pins)
 	t.Run("seen", func(t *testing.T) {
 		w.start(t)

@@ -19,13 +19,8 @@ import (
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
 )
 
-// tries is how often a forbidden thing is tried; less in a VM, where each takes a hundred times as long.
-func tries() int {
-	if os.Getenv(tierVariable) != "" {
-		return 1000
-	}
-	return 10_000
-}
+// tries is how often a forbidden thing is tried.
+func tries() int { return scaled(10_000) }
 
 // forbidden are guards on everybody, by what a role tries against them.
 func forbidden(t *testing.T, dir string) []*collectorv1.Guard {

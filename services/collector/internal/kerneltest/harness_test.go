@@ -43,6 +43,8 @@ type watcher struct {
 	mu      sync.Mutex
 	changed chan struct{}
 	events  []*eventv1.Event
+	// family is this process and what it started; what others on the machine do is not kept.
+	family map[uint32]bool
 }
 
 // watch loads the probes and collects what they say until the test ends.
@@ -78,7 +80,11 @@ func loadWith(t *testing.T, cfg probe.Config) *watcher {
 			t.Errorf("Close: %v", err)
 		}
 	})
-	return &watcher{set: set, changed: make(chan struct{})}
+	return newWatcher(set)
+}
+
+func newWatcher(set *probe.Set) *watcher {
+	return &watcher{set: set, changed: make(chan struct{}), family: map[uint32]bool{uint32(os.Getpid()): true}}
 }
 
 func (w *watcher) start(t *testing.T) {
@@ -119,7 +125,15 @@ func (w *watcher) publish(_ context.Context, events []*eventv1.Event, done func(
 	defer done()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.events = append(w.events, events...)
+	for _, event := range events {
+		if w.family[event.GetProcess().GetPid()] || w.family[event.GetParent().GetPid()] {
+			w.family[event.GetProcess().GetPid()] = true
+			w.events = append(w.events, event)
+		}
+		if child := event.GetFork().GetChild(); child != nil && w.family[event.GetProcess().GetPid()] {
+			w.family[child.GetPid()] = true
+		}
+	}
 	close(w.changed)
 	w.changed = make(chan struct{})
 	return nil
