@@ -60,7 +60,7 @@ var triggers = map[string]func(dir string) error{
 	"setgid":           func(string) error { return rawCall(unix.SYS_SETRESGID, 1111, 2222, 3333) },
 	"setgroups":        func(string) error { return rawCall(unix.SYS_SETGROUPS, 0, 0, 0) },
 	"capset":           dropCapabilities,
-	"ptrace":           beTraced,
+	"ptrace":           traceSelf,
 	"process_vm_read":  func(string) error { return processVM(unix.SYS_PROCESS_VM_READV) },
 	"process_vm_write": func(string) error { return processVM(unix.SYS_PROCESS_VM_WRITEV) },
 	"setns":            joinNamespace,
@@ -292,17 +292,10 @@ func processVM(call uintptr) error {
 	return nil
 }
 
-// beTraced is deaf to signals, like Go's own to preempt a thread: each would stop it until the test, which is now its tracer,
-// let it go on.
-func beTraced(string) error {
-	var all unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i] = ^uint64(0)
-	}
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, nil); err != nil {
-		return err
-	}
-	return rawCall(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0)
+// traceSelf asks for what no process gets. One that is traced by the test, which does not know, may stop for ever or never be
+// gone: each signal stops it, Go's own too, and a thread's end waits for its tracer.
+func traceSelf(string) error {
+	return wantErrno(rawCall(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(os.Getpid()), 0), unix.EPERM)
 }
 
 func joinNamespace(string) error {
