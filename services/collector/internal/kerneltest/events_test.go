@@ -122,7 +122,7 @@ var want = map[string]func(e *eventv1.Event, dir string) string{
 	"capset":           arguments(1<<unix.CAP_KILL, 1<<unix.CAP_KILL, 0),
 	"unshare":          arguments(unix.CLONE_NEWUTS),
 	"setns":            arguments(unix.CLONE_NEWUTS),
-	"ptrace":           arguments(unix.PTRACE_TRACEME),
+	"ptrace":           arguments(unix.PTRACE_SEIZE),
 	"bpf":              arguments(1 << 16),
 	"process_vm_read":  arguments(8),
 	"process_vm_write": arguments(8),

@@ -158,9 +158,18 @@ func (w *watcher) await(t *testing.T, what string, match func(*eventv1.Event) bo
 		case <-changed:
 		case <-deadline:
 			lost, err := w.set.Lost()
-			t.Fatalf("no event: %s, among %d (lost %v, %v)", what, seen, lost, err)
+			t.Fatalf("no event: %s, among %d (lost %v, %v): %v", what, seen, lost, err, byClass(events))
 		}
 	}
+}
+
+// byClass says what there was.
+func byClass(events []*eventv1.Event) map[string]int {
+	classes := map[string]int{}
+	for _, event := range events {
+		classes[classOf(event)]++
+	}
+	return classes
 }
 
 // count counts the events so far that match.
