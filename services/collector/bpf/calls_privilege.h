@@ -26,6 +26,23 @@ static __always_inline bool ptrace_tells(__u64 request)
 	       request == PTRACE_SETREGSET || request == PTRACE_SEIZE;
 }
 
+/*
+ * bpf.h: commands on elements of maps. They need a map's descriptor, and getting one is told. The collector itself gives many,
+ * and each would make a record that makes another.
+ */
+#define BPF_MAP_LOOKUP_ELEM	       1
+#define BPF_MAP_GET_NEXT_KEY	       4
+#define BPF_MAP_LOOKUP_AND_DELETE_ELEM 21
+#define BPF_MAP_LOOKUP_BATCH	       24
+#define BPF_MAP_DELETE_BATCH	       27
+
+static __always_inline bool bpf_tells(__u64 command)
+{
+	return !(command >= BPF_MAP_LOOKUP_ELEM && command <= BPF_MAP_GET_NEXT_KEY) &&
+	       command != BPF_MAP_LOOKUP_AND_DELETE_ELEM &&
+	       !(command >= BPF_MAP_LOOKUP_BATCH && command <= BPF_MAP_DELETE_BATCH);
+}
+
 static __always_inline __u32 privilege_kind(enum call call)
 {
 	switch (call) {
@@ -126,6 +143,8 @@ static __attribute__((noinline)) int handle_privilege(struct call_context *c, en
 	if (!kind || !wanted(kind))
 		return 0;
 	if (call == CALL_PTRACE && !ptrace_tells(argument(c, 0)))
+		return 0;
+	if (call == CALL_BPF && !bpf_tells((__u32)argument(c, 0)))
 		return 0;
 	if (!privilege_begin(&r, c->task, kind))
 		return 0;

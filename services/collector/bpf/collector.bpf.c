@@ -90,11 +90,17 @@ int on_io_uring_request(__u64 *ctx)
 	return 0;
 }
 
-/* io_uring_submit_sqe of Linux 5.10: (ctx, opcode, …). */
+/* Set by user space: the request stands before the opcode. */
+const volatile __u8 opcode_is_third = 0;
+
+/* io_uring_submit_sqe of Linux 5.10: (ctx, opcode, …), or, as Debian's kernel has it from 5.15, (ctx, request, opcode, …). */
 SEC("tp_btf/io_uring_submit_sqe")
 int on_io_uring_opcode(__u64 *ctx)
 {
-	emit_io_uring(ctx[1] & 0xff);
+	if (opcode_is_third)
+		emit_io_uring(ctx[2] & 0xff);
+	else
+		emit_io_uring(ctx[1] & 0xff);
 	return 0;
 }
 

@@ -370,7 +370,7 @@ const (
 	PrivilegeOperation_PRIVILEGE_OPERATION_MODULE_LOAD PrivilegeOperation = 10
 	// delete_module(2): flags. Name is the module's.
 	PrivilegeOperation_PRIVILEGE_OPERATION_MODULE_UNLOAD PrivilegeOperation = 11
-	// bpf(2): command (BPF_*).
+	// bpf(2): command (BPF_*), without those on the elements of maps.
 	PrivilegeOperation_PRIVILEGE_OPERATION_BPF PrivilegeOperation = 12
 	// keyctl(2), add_key(2), request_key(2): operation (KEYCTL_*).
 	PrivilegeOperation_PRIVILEGE_OPERATION_KEYCTL PrivilegeOperation = 13

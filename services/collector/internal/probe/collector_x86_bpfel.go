@@ -279,6 +279,7 @@ const (
 	collectorVarIteratorArea          = "iterator_area"
 	collectorVarIteratorExecArea      = "iterator_exec_area"
 	collectorVarKillGuarded           = "kill_guarded"
+	collectorVarOpcodeIsThird         = "opcode_is_third"
 	collectorVarTrialFired            = "trial_fired"
 )
 
@@ -420,6 +421,7 @@ type collectorVariableSpecs struct {
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.VariableSpec `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.VariableSpec `ebpf:"kill_guarded"`
+	OpcodeIsThird         *ebpf.VariableSpec `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
 }
 
@@ -516,6 +518,7 @@ type collectorVariables struct {
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.Variable `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.Variable `ebpf:"kill_guarded"`
+	OpcodeIsThird         *ebpf.Variable `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`
 }
 

@@ -168,6 +168,16 @@ func ringHookOf(types *btf.Spec) Hook {
 	return rings["opcode"]
 }
 
+// opcodeIsThird says whether the tracepoint of io_uring's operations passes the request before the opcode.
+func opcodeIsThird(k kernel.Kernel) bool {
+	arguments := kernel.TracepointArguments(k.Types, rings["opcode"].Name)
+	if len(arguments) < 3 {
+		return false
+	}
+	_, pointer := arguments[1].Type.(*btf.Pointer)
+	return pointer
+}
+
 // hooksOf lists what a tier attaches on a kernel, in order.
 func hooksOf(tier Tier, k kernel.Kernel) []Hook {
 	hooks := slices.Clone(lifecycle)

@@ -278,6 +278,7 @@ const (
 	legacyVarIteratorArea          = "iterator_area"
 	legacyVarIteratorExecArea      = "iterator_exec_area"
 	legacyVarKillGuarded           = "kill_guarded"
+	legacyVarOpcodeIsThird         = "opcode_is_third"
 	legacyVarTrialFired            = "trial_fired"
 )
 
@@ -418,6 +419,7 @@ type legacyVariableSpecs struct {
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.VariableSpec `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.VariableSpec `ebpf:"kill_guarded"`
+	OpcodeIsThird         *ebpf.VariableSpec `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
 }
 
@@ -513,6 +515,7 @@ type legacyVariables struct {
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
 	IteratorExecArea      *ebpf.Variable `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.Variable `ebpf:"kill_guarded"`
+	OpcodeIsThird         *ebpf.Variable `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`
 }
 
