@@ -36,17 +36,7 @@ func Prepare(settings Settings) (*Node, error) {
 	if err := settings.Validate(); err != nil {
 		return nil, err
 	}
-	table, err := privilege.Load()
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(
-		refuseForeign("--run", settings.Runtime, ownRuntime(table)),
-		refuseForeign("--state", settings.State, ownState(table)),
-	); err != nil {
-		return nil, err
-	}
-	lock, err := acquire(filepath.Join(filepath.Dir(settings.Runtime), "."+filepath.Base(settings.Runtime)+".lock"))
+	table, lock, err := claim(settings)
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +50,21 @@ func Prepare(settings Settings) (*Node, error) {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
+}
+
+// claim makes sure that the directories are Palisade's and that no other node uses them, as long as the lock is held.
+func claim(settings Settings) (table privilege.Table, lock *os.File, err error) {
+	if table, err = privilege.Load(); err != nil {
+		return table, nil, err
+	}
+	if err := errors.Join(
+		refuseForeign("--run", settings.Runtime, ownRuntime(table)),
+		refuseForeign("--state", settings.State, ownState(table)),
+	); err != nil {
+		return table, nil, err
+	}
+	lock, err = acquire(filepath.Join(filepath.Dir(settings.Runtime), "."+filepath.Base(settings.Runtime)+".lock"))
+	return table, lock, err
 }
 
 func (n *Node) prepare() error {

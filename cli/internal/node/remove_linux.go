@@ -5,26 +5,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/palisade-sec/palisade/cli/internal/cgroup"
-	"github.com/palisade-sec/palisade/internal/privilege"
 )
 
 // Remove takes away what a node that does not run has left on the host, and returns the paths that were there: programs pinned in
 // the kernel, cgroups, run-time directory, and with state what it kept. It returns ErrRunning if the node runs.
 func Remove(settings Settings, state bool) (removed []string, err error) {
-	table, err := privilege.Load()
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(
-		refuseForeign("--run", settings.Runtime, ownRuntime(table)),
-		refuseForeign("--state", settings.State, ownState(table)),
-	); err != nil {
-		return nil, err
-	}
-	lock, err := acquire(filepath.Join(filepath.Dir(settings.Runtime), "."+filepath.Base(settings.Runtime)+".lock"))
+	table, lock, err := claim(settings)
 	if err != nil {
 		return nil, err
 	}

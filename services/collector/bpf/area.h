@@ -116,6 +116,18 @@ static __always_inline struct area *area_of(int number)
 	return number < 0 ? 0 : bpf_map_lookup_elem(&areas, &i);
 }
 
+/* Claims an area for a record that was admitted; without one, NULL, the record is counted as lost. */
+static __always_inline struct area *area_begin(__u64 cgroup_id, __u32 kind, int *number)
+{
+	struct area *a;
+
+	*number = area_claim();
+	a = area_of(*number);
+	if (!a)
+		count_short(cgroup_id, kind, true);
+	return a;
+}
+
 static __always_inline struct exec_area *exec_area_of(int number)
 {
 	__u32 i = number;

@@ -29,12 +29,9 @@ static __always_inline bool change_begin(struct change *c, struct task_struct *t
 
 	if (!admit(cgroup, kind))
 		return false;
-	c->number = area_claim();
-	c->area = area_of(c->number);
-	if (!c->area) {
-		count_short(cgroup, kind, true);
+	c->area = area_begin(cgroup, kind, &c->number);
+	if (!c->area)
 		return false;
-	}
 	c->record = (void *)c->area->record;
 	c->end = sizeof(*c->record);
 	header_fill(&c->record->header, task, kind);

@@ -11,6 +11,7 @@
 #include "file.h"
 #include "kernel.h"
 #include "path.h"
+#include "socket.h"
 #include "task.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
@@ -20,7 +21,6 @@
 #define GUARD_EXEC    1
 #define GUARD_WRITE   2
 #define GUARD_CONNECT 4
-#define GUARD_DNS     8
 
 struct guard_settings {
 	__u32 generation;
@@ -151,14 +151,8 @@ static __always_inline struct cgroup *cgroup_of_current(void)
 {
 	struct task_struct *task = current_task();
 	struct css_set *set = BPF_CORE_READ(task, cgroups);
-	struct cgroup_subsys_state *css = 0;
 
-	if (!cgroup_by_memory_v1 ||
-	    !bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
-		return BPF_CORE_READ(set, dfl_cgrp);
-	bpf_core_read(&css, sizeof(css),
-		      &set->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]);
-	return BPF_CORE_READ(css, cgroup);
+	return by_memory_v1() ? memory_cgroup(set) : BPF_CORE_READ(set, dfl_cgrp);
 }
 
 /* The scope that the current task is in, 0 if none. */
@@ -331,9 +325,7 @@ static __always_inline __u32 guard_of_sock(struct sock *sk)
 	__u8 *ip = (void *)halves;
 
 	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET) {
-		ip[10] = 0xff;
-		ip[11] = 0xff;
-		bpf_core_read(ip + 12, 4, &sk->__sk_common.skc_daddr);
+		bpf_core_read(mapped_v4(ip), 4, &sk->__sk_common.skc_daddr);
 	} else if (bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
 		bpf_core_read(ip, 16, &sk->__sk_common.skc_v6_daddr);
 	}

@@ -45,7 +45,6 @@ enum bpf_map_type {
 #define SOCK_TYPE_MASK 0xf /* without SOCK_CLOEXEC and SOCK_NONBLOCK */
 
 #define AT_FDCWD      (-100)
-#define AT_EMPTY_PATH 0x1000
 #define AT_REMOVEDIR  0x200
 
 #define PROT_WRITE    0x2
@@ -54,14 +53,12 @@ enum bpf_map_type {
 #define VM_WRITE      0x2
 #define VM_EXEC	      0x4
 
+#define SIGKILL 9
+
 #define O_ACCMODE 03
-#define O_TRUNC	  01000
-#define SIGKILL	  9
-
-#define FMODE_CREATED 0x100000 /* file.f_mode: this open made the file */
-
 #define O_WRONLY  01
 #define O_RDWR	  02
+#define O_TRUNC	  01000
 #define O_PATH	  010000000 /* asm-generic, as on x86 and arm64 */
 
 #define S_IFMT	 0170000

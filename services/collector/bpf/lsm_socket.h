@@ -18,13 +18,10 @@ static __always_inline __u32 guard_of_given(__u16 family, struct given_address *
 		return 0;
 	if (given_read(&addr, sizeof(addr), given, 0))
 		return GUARD_UNKNOWN;
-	if (addr.family == AF_INET6) {
+	if (addr.family == AF_INET6)
 		__builtin_memcpy(ip, addr.v6, 16);
-	} else {
-		ip[10] = 0xff;
-		ip[11] = 0xff;
-		__builtin_memcpy(ip + 12, addr.v4, 4);
-	}
+	else
+		__builtin_memcpy(mapped_v4(ip), addr.v4, 4);
 	return guard_of_peer(halves[0], halves[1], bpf_ntohs(addr.port));
 }
 
@@ -87,7 +84,6 @@ int on_socket_sendmsg(__u64 *ctx)
 		.len = BPF_CORE_READ(message, msg_namelen),
 		.in_kernel = true,
 	};
-
 	struct sock *sk = BPF_CORE_READ(socket, sk);
 	__u32 guard;
 

@@ -48,12 +48,9 @@ static __always_inline void emit_memory(struct task_struct *task, __u32 kind, st
 
 	if (!admit(cgroup, kind))
 		return;
-	number = area_claim();
-	a = area_of(number);
-	if (!a) {
-		count_short(cgroup, kind, true);
+	a = area_begin(cgroup, kind, &number);
+	if (!a)
 		return;
-	}
 	memory_fill(a, number, task, kind, facts, (void *)a->record);
 	give_back(&a->busy);
 }

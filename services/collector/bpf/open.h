@@ -137,12 +137,9 @@ static __always_inline void emit_file_open(struct task_struct *task, struct file
 	cgroup = cgroup_id(task);
 	if (all && !admit(cgroup, RECORD_FILE_OPEN))
 		return;
-	number = area_claim();
-	a = area_of(number);
-	if (!a) {
-		count_short(cgroup, RECORD_FILE_OPEN, true);
+	a = area_begin(cgroup, RECORD_FILE_OPEN, &number);
+	if (!a)
 		return;
-	}
 	at = path_find(a, number, FOLLOW(file, f_path.dentry), FOLLOW(file, f_path.mnt), &whole);
 	if (all || ((!whole || path_wanted(a, at, now, opens, lists)) && admit(cgroup, RECORD_FILE_OPEN)))
 		open_submit(a, at, whole, task, file, guard, killed);

@@ -77,12 +77,9 @@ static __always_inline void emit_module(struct task_struct *task, __u32 kind, lo
 
 	if (!admit(cgroup, kind))
 		return;
-	number = area_claim();
-	a = area_of(number);
-	if (!a) {
-		count_short(cgroup, kind, true);
+	a = area_begin(cgroup, kind, &number);
+	if (!a)
 		return;
-	}
 	r = (void *)a->record;
 	__builtin_memset(r, 0, sizeof(*r));
 	header_fill(&r->header, task, kind);

@@ -32,12 +32,11 @@ struct socket_build {
 static __always_inline struct socket_build *build_begin(struct task_struct *task, __u32 kind, struct area **area)
 {
 	struct socket_build *b;
+	int number;
 
-	*area = area_of(area_claim());
-	if (!*area) {
-		count_short(cgroup_id(task), kind, true);
+	*area = area_begin(cgroup_id(task), kind, &number);
+	if (!*area)
 		return 0;
-	}
 	b = (void *)(*area)->record;
 	__builtin_memset(&b->r, 0, sizeof(b->r));
 	return b;
@@ -60,6 +59,14 @@ static __always_inline struct sock *sock_of(struct task_struct *task, __u32 fd)
 		return 0;
 	socket = BPF_CORE_READ(file, private_data);
 	return BPF_CORE_READ(socket, sk);
+}
+
+/* An IPv4 address as IPv6 writes it, ::ffff:a.b.c.d (RFC 4291 2.5.5.2), into 16 zero bytes. */
+static __always_inline __u8 *mapped_v4(__u8 *ip)
+{
+	ip[10] = 0xff;
+	ip[11] = 0xff;
+	return ip + 12;
 }
 
 static __always_inline bool speaks_ip(__u16 family)
@@ -108,14 +115,8 @@ static __always_inline void given_ip(struct socket_record *r, struct given_addre
 		__builtin_memcpy(ip, addr.v6, 16);
 		return;
 	}
-	/* An IPv6 socket may be given an IPv4 address; it then means ::ffff:a.b.c.d. */
-	if (r->family == AF_INET6) {
-		ip[10] = 0xff;
-		ip[11] = 0xff;
-		__builtin_memcpy(&ip[12], addr.v4, sizeof(addr.v4));
-		return;
-	}
-	__builtin_memcpy(ip, addr.v4, sizeof(addr.v4));
+	/* An IPv6 socket may be given an IPv4 address. */
+	__builtin_memcpy(r->family == AF_INET6 ? mapped_v4(ip) : ip, addr.v4, sizeof(addr.v4));
 }
 
 static __always_inline void given_unix(struct socket_build *b, struct given_address *given)

@@ -10,17 +10,30 @@
 /* Set by user space before loading: no cgroup2 mount, so containers are told apart by memory cgroup. */
 const volatile __u8 cgroup_by_memory_v1 = 0;
 
+static __always_inline bool by_memory_v1(void)
+{
+	return cgroup_by_memory_v1 && bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id);
+}
+
+/* Only by_memory_v1(). */
+static __always_inline struct cgroup *memory_cgroup(struct css_set *set)
+{
+	struct cgroup_subsys_state *css = 0;
+
+	bpf_core_read(&css, sizeof(css),
+		      &set->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]);
+	return BPF_CORE_READ(css, cgroup);
+}
+
 static __always_inline __u64 cgroup_id(struct task_struct *task)
 {
 	struct css_set *set = LOAD(task, cgroups);
-	struct cgroup_subsys_state *css = 0;
+	struct cgroup *cgroup;
 
-	if (!cgroup_by_memory_v1 ||
-	    !bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
+	if (!by_memory_v1())
 		return LOAD(set, dfl_cgrp, kn, id);
-	bpf_core_read(&css, sizeof(css),
-		      &set->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]);
-	return BPF_CORE_READ(css, cgroup, kn, id);
+	cgroup = memory_cgroup(set);
+	return BPF_CORE_READ(cgroup, kn, id);
 }
 
 /*
@@ -109,12 +122,17 @@ static __always_inline void header_fill(struct record_header *h, struct task_str
 	h->login_uid = bpf_core_field_exists(task->loginuid) ? LOAD(task, loginuid.val) : ~0u;
 }
 
+static __always_inline void header_result(struct record_header *h, long result)
+{
+	h->result = result;
+	h->flags |= RECORD_RESULT_KNOWN;
+}
+
 /* A guard has denied it. */
 static __always_inline void header_deny(struct record_header *h, __u32 guard)
 {
 	h->guard = guard;
-	h->result = -EPERM;
-	h->flags |= RECORD_RESULT_KNOWN;
+	header_result(h, -EPERM);
 }
 
 /* A guard could not deny it; the process was killed instead. */
@@ -122,10 +140,4 @@ static __always_inline void header_kill(struct record_header *h, __u32 guard)
 {
 	h->guard = guard;
 	h->flags |= RECORD_KILLED;
-}
-
-static __always_inline void header_result(struct record_header *h, long result)
-{
-	h->result = result;
-	h->flags |= RECORD_RESULT_KNOWN;
 }

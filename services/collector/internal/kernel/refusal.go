@@ -25,7 +25,7 @@ func Explain(hook, release string, err error) error {
 		return fmt.Errorf("%w %s: start the collector through `palisade up`, or give its binary "+
 			"cap_bpf,cap_net_admin,cap_perfmon+ep or its container BPF, NET_ADMIN and PERFMON", ErrCapability, strings.Join(missing, " and "))
 	}
-	if errors.Is(err, unix.EPERM) && memlockShort() {
+	if errors.Is(err, unix.EPERM) && memlockShort(release) {
 		return fmt.Errorf("load %s: Linux %s charges BPF maps to the user, whose limit of locked memory is too low: %w: "+
 			"raise it (ulimit -l unlimited, LimitMEMLOCK=infinity)", hook, release, unix.EPERM)
 	}
@@ -45,14 +45,13 @@ func Explain(hook, release string, err error) error {
 
 // memlockShort says whether the limit of locked memory is below what maps need where they are charged to it. Newer kernels
 // charge the control group, and then it means nothing.
-func memlockShort() bool {
+func memlockShort(release string) bool {
 	var limit unix.Rlimit
-	var name unix.Utsname
-	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) != nil || unix.Uname(&name) != nil {
+	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) != nil {
 		return false
 	}
 	var major, minor int
-	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	_, err := fmt.Sscanf(release, "%d.%d", &major, &minor)
 	const needed = 64 << 20
 	return err == nil && (major < 5 || major == 5 && minor < 11) && limit.Cur < needed
 }

@@ -1,7 +1,6 @@
 package kerneltest
 
 import (
-	"bufio"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,21 +15,7 @@ import (
 func TestSnapshotSeesAnOlderProcess(t *testing.T) {
 	cmd := actor(t, "wait", "some", "argument")
 	cmd.Dir = t.TempDir()
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	output, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = input.Close(); _ = cmd.Wait() }()
-	if _, err := bufio.NewReader(output).ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
+	talk(t, cmd).expect(t, "ready")
 	w := load(t, 1<<20)
 	events, err := snapshot.Snapshot{Open: w.set.Tasks, Decoder: decoder(), Proc: "/proc"}.Processes(t.Context())
 	if err != nil {

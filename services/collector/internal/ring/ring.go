@@ -84,8 +84,8 @@ func (r *ring) dry() bool {
 func (r *ring) acknowledge(at place) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		return nil
+	if r.closed || at.records <= r.progress.Acknowledged && at.position <= r.freed.position {
+		return nil // the batch held nothing of this ring, which must not cost a system call
 	}
 	r.progress.Acknowledged = max(r.progress.Acknowledged, at.records)
 	return r.free(at)
