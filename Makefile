@@ -13,8 +13,10 @@ ARGS ?=
 TESTFLAGS ?=
 # What `make test-kernels` runs: rows of test/vm/matrix/row.go (all if empty) and a regexp of tests, for example:
 # make test-kernels KERNELS="6.1 6.12" TESTS=TestConnect
+# FULL=1 asks for the whole of every count, and gives a VM an hour.
 KERNELS ?=
 TESTS ?=
+FULL ?=
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 processes := collector console correlator enforcer gate uplink
@@ -46,7 +48,7 @@ test-full: setup ## Run the collector's tests with the whole of every count: 200
 test-kernels: vm-tools ## Run the collector's kernel tests on Debian's kernels in VMs (KERNELS="6.1 6.12", TESTS=regexp)
 	CGO_ENABLED=0 go test -c -o bin/vm/kernel.test ./services/collector/internal/kerneltest
 	CGO_ENABLED=0 GOARCH=386 go build -o bin/vm/compat32 ./services/collector/internal/kerneltest/testdata/compat32
-	@bin/tools/matrix -run '$(TESTS)' $(KERNELS)
+	@bin/tools/matrix $(if $(FULL),-full -timeout 1h) -run '$(TESTS)' $(KERNELS)
 
 .PHONY: test-vm
 test-vm: build vm-tools ## Run the demo in a VM with Debian's kernel and cgroup v2 (QEMU, about a minute)

@@ -51,9 +51,14 @@ func (s settings) writeInitrd(to string, k kernel, r row) error {
 // guestSettings is read by the VM's shell. The tests' own limit is shorter than the VM's, so that they say where they are.
 func (s settings) guestSettings(r row) string {
 	limit := (s.timeout - s.timeout/10).Truncate(time.Second)
+	full := ""
+	if s.full {
+		full = "1"
+	}
 	var text strings.Builder
 	for _, setting := range [][2]string{
 		{"PALISADE_TEST_WANT_TIER", r.tier},
+		{"PALISADE_TEST_FULL", full},
 		{"PALISADE_TEST_COMPAT32", "/" + guestCompat32},
 		{"TESTS", s.tests},
 		{"LIMIT", limit.String()},

@@ -29,6 +29,7 @@ type settings struct {
 	scripts string
 	tests   string
 	timeout time.Duration
+	full    bool
 	fetch   string
 }
 
@@ -41,6 +42,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	flags.StringVar(&s.scripts, "scripts", "test/vm", "`directory` of the VM's scripts")
 	flags.StringVar(&s.tests, "run", "", "run only tests that match this `regexp`")
 	flags.DurationVar(&s.timeout, "timeout", 10*time.Minute, "longest time a VM may take")
+	flags.BoolVar(&s.full, "full", false, "the whole of every count (PALISADE_TEST_FULL); give it the time")
 	flags.StringVar(&s.fetch, "fetch", "", "only fetch the kernel of this `row` and print its directory")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "usage: %s [flags] [row…]\nrows: %s\n", env.Name, rowNames())
