@@ -9,6 +9,8 @@
 #include "area.h"
 #include "event.h"
 #include "file.h"
+#include "guard_name.h"
+#include "guard_scope.h"
 #include "kernel.h"
 #include "path.h"
 #include "socket.h"
@@ -16,40 +18,6 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
-
-/* Families of guards; bits of guard_settings.families, and part of the keys of paths. */
-#define GUARD_EXEC    1
-#define GUARD_WRITE   2
-#define GUARD_CONNECT 4
-
-struct guard_settings {
-	__u32 generation;
-	__u32 families; /* those of which there is any */
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct guard_settings);
-} guard_settings SEC(".maps");
-
-/*
- * A scope is a cgroup and all below it that have none of their own; a guard holds in one scope or, as scope 0,
- * everywhere. Values are numbers of scopes.
- */
-struct guard_scope_key {
-	__u64 cgroup_id;
-	__u32 generation;
-	__u32 pad;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct guard_scope_key);
-	__type(value, __u32);
-} guard_scopes SEC(".maps");
 
 /* Executables by identity. Values of this and the following maps are numbers of guards. */
 struct guard_file_key {
@@ -131,47 +99,6 @@ struct {
 
 /* Set by user space in the tier that cannot deny: who passes a guard is killed. */
 const volatile __u8 kill_guarded = 0;
-
-/* What cannot be judged is denied. No guard has this number. */
-#define GUARD_UNKNOWN 0xffffffff
-
-/* How far up a cgroup's scope is looked for. */
-#define SCOPE_LEVELS 16
-
-static __always_inline __u32 guard_generation(__u32 family)
-{
-	__u32 zero = 0;
-	struct guard_settings *s = bpf_map_lookup_elem(&guard_settings, &zero);
-
-	return s && s->families & family ? s->generation : 0;
-}
-
-/* The current task's cgroup in the hierarchy that containers are told apart by. */
-static __always_inline struct cgroup *cgroup_of_current(void)
-{
-	struct task_struct *task = current_task();
-	struct css_set *set = BPF_CORE_READ(task, cgroups);
-
-	return by_memory_v1() ? memory_cgroup(set) : BPF_CORE_READ(set, dfl_cgrp);
-}
-
-/* The scope that the current task is in, 0 if none. */
-__attribute__((noinline)) int guard_scope(__u32 generation)
-{
-	struct guard_scope_key key = { .generation = generation };
-	struct cgroup *cgroup = cgroup_of_current();
-	__u32 *scope;
-	int i;
-
-	for (i = 0; i < SCOPE_LEVELS && cgroup; i++) {
-		key.cgroup_id = BPF_CORE_READ(cgroup, kn, id);
-		scope = bpf_map_lookup_elem(&guard_scopes, &key);
-		if (scope)
-			return *scope;
-		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
-	}
-	return 0;
-}
 
 static __always_inline __u32 path_guard(struct guard_path_key *key, __u32 scope)
 {

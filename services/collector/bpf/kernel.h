@@ -159,12 +159,13 @@ struct cgroup;
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
-	struct cgroup_subsys_state *parent;
 };
 
 struct cgroup {
-	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
+	int level;
+	struct cgroup *ancestors[1]; /* from Linux 6.1 on */
+	__u64 ancestor_ids[1];	     /* before */
 };
 
 enum cgroup_subsys_id {

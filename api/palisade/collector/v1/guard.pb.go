@@ -185,6 +185,7 @@ type Guard struct {
 	//	*Guard_ExecProperty
 	//	*Guard_WritePrefix
 	//	*Guard_Connect
+	//	*Guard_DnsName
 	Subject       isGuard_Subject `protobuf_oneof:"subject"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -286,6 +287,15 @@ func (x *Guard) GetConnect() *Network {
 	return nil
 }
 
+func (x *Guard) GetDnsName() string {
+	if x != nil {
+		if x, ok := x.Subject.(*Guard_DnsName); ok {
+			return x.DnsName
+		}
+	}
+	return ""
+}
+
 type isGuard_Subject interface {
 	isGuard_Subject()
 }
@@ -314,6 +324,12 @@ type Guard_Connect struct {
 	Connect *Network `protobuf:"bytes,7,opt,name=connect,proto3,oneof"`
 }
 
+type Guard_DnsName struct {
+	// Names that may not be asked for in DNS over UDP, port 53: "evil.example" is that name, ".evil.example" it and all below it.
+	// The question is dropped and its sender gets EPERM, in every tier. At most 238 bytes.
+	DnsName string `protobuf:"bytes,8,opt,name=dns_name,json=dnsName,proto3,oneof"`
+}
+
 func (*Guard_ExecFile) isGuard_Subject() {}
 
 func (*Guard_ExecPrefix) isGuard_Subject() {}
@@ -323,6 +339,8 @@ func (*Guard_ExecProperty) isGuard_Subject() {}
 func (*Guard_WritePrefix) isGuard_Subject() {}
 
 func (*Guard_Connect) isGuard_Subject() {}
+
+func (*Guard_DnsName) isGuard_Subject() {}
 
 // FileIdentity is what a path is not: it stays when a file is renamed or linked.
 type FileIdentity struct {
@@ -444,7 +462,7 @@ const file_palisade_collector_v1_guard_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x01 \x01(\rR\n" +
 	"generation\x12\x19\n" +
-	"\bcan_deny\x18\x02 \x01(\bR\acanDeny\"\xd3\x02\n" +
+	"\bcan_deny\x18\x02 \x01(\bR\acanDeny\"\xf0\x02\n" +
 	"\x05Guard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x1b\n" +
 	"\tcgroup_id\x18\x02 \x01(\x04R\bcgroupId\x12B\n" +
@@ -453,7 +471,8 @@ const file_palisade_collector_v1_guard_proto_rawDesc = "" +
 	"execPrefix\x12J\n" +
 	"\rexec_property\x18\x05 \x01(\x0e2#.palisade.collector.v1.ExecPropertyH\x00R\fexecProperty\x12#\n" +
 	"\fwrite_prefix\x18\x06 \x01(\tH\x00R\vwritePrefix\x12:\n" +
-	"\aconnect\x18\a \x01(\v2\x1e.palisade.collector.v1.NetworkH\x00R\aconnectB\t\n" +
+	"\aconnect\x18\a \x01(\v2\x1e.palisade.collector.v1.NetworkH\x00R\aconnect\x12\x1b\n" +
+	"\bdns_name\x18\b \x01(\tH\x00R\adnsNameB\t\n" +
 	"\asubject\"<\n" +
 	"\fFileIdentity\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\rR\x06device\x12\x14\n" +
@@ -515,6 +534,7 @@ func file_palisade_collector_v1_guard_proto_init() {
 		(*Guard_ExecProperty)(nil),
 		(*Guard_WritePrefix)(nil),
 		(*Guard_Connect)(nil),
+		(*Guard_DnsName)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -17,6 +17,7 @@ const (
 	familyExec    = 1
 	familyWrite   = 2
 	familyConnect = 4
+	familyName    = 8
 )
 
 // Properties of executables, as bpf/event.h has them in file_facts.flags.
@@ -42,6 +43,7 @@ type entries struct {
 	properties map[probe.GuardPropertyKey]uint32
 	paths      map[probe.GuardPathKey]uint32
 	networks   map[probe.GuardNetworkKey]uint32
+	names      map[probe.GuardNameKey]uint32
 }
 
 // compile checks every guard and reports every fault.
@@ -49,6 +51,7 @@ func compile(guards []*collectorv1.Guard) (entries, error) {
 	e := entries{
 		scopes: map[uint64]uint32{}, files: map[probe.GuardFileKey]uint32{}, properties: map[probe.GuardPropertyKey]uint32{},
 		paths: map[probe.GuardPathKey]uint32{}, networks: map[probe.GuardNetworkKey]uint32{},
+		names: map[probe.GuardNameKey]uint32{},
 	}
 	var errs []error
 	for i, guard := range guards {
@@ -78,6 +81,8 @@ func (e *entries) add(guard *collectorv1.Guard) error {
 		return e.addPath(scope, familyWrite, "write_prefix", subject.WritePrefix, guard.GetId())
 	case *collectorv1.Guard_Connect:
 		return e.addNetwork(scope, subject.Connect, guard.GetId())
+	case *collectorv1.Guard_DnsName:
+		return e.addName(scope, subject.DnsName, guard.GetId())
 	}
 	return errors.New("subject is missing")
 }

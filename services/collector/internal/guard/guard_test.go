@@ -16,12 +16,19 @@ func connect(cidr string, port uint32) *collectorv1.Guard {
 	return &collectorv1.Guard{Id: 1, Subject: &collectorv1.Guard_Connect{Connect: &collectorv1.Network{Cidr: cidr, Port: port}}}
 }
 
+func lookup(name string) *collectorv1.Guard {
+	return &collectorv1.Guard{Id: 1, Subject: &collectorv1.Guard_DnsName{DnsName: name}}
+}
+
+// faulty is a guard and what is said of it.
+type faulty struct {
+	name  string
+	guard *collectorv1.Guard
+	want  string
+}
+
 func TestCompileNamesWhatIsWrong(t *testing.T) {
-	tests := []struct {
-		name  string
-		guard *collectorv1.Guard
-		want  string
-	}{
+	tests := []faulty{
 		{name: "no subject", guard: &collectorv1.Guard{Id: 1}, want: "subject is missing"},
 		{name: "no id", guard: write(0, "/etc/"), want: "id 0"},
 		{name: "the id that is no guard's", guard: write(1<<32-1, "/etc/"), want: "id 4294967295"},
@@ -31,6 +38,12 @@ func TestCompileNamesWhatIsWrong(t *testing.T) {
 		{name: "no network", guard: connect("10.0.0.0", 1), want: "cidr"},
 		{name: "no port", guard: connect("10.0.0.0/8", 65536), want: "port: 65536"},
 		{name: "no property", guard: &collectorv1.Guard{Id: 1, Subject: &collectorv1.Guard_ExecProperty{}}, want: "exec_property"},
+	}
+	for fault, name := range map[string]string{
+		"no name": "", "the root": ".", "a hole": "a..example", "a long label": strings.Repeat("l", 64) + ".example",
+		"a wildcard": "*.example", "another alphabet": "bücher.example", "a long name": strings.Repeat("label.", 40) + "example",
+	} {
+		tests = append(tests, faulty{name: fault, guard: lookup(name), want: "dns_name: "})
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -69,14 +82,27 @@ func TestCompileScopesAndNetworks(t *testing.T) {
 	}
 }
 
+func TestNamesAreKeptBackwards(t *testing.T) {
+	for name, want := range map[string]string{
+		"Evil.example":   "elpmaxe\x00live\x00\x00",
+		".evil.example.": "elpmaxe\x00live\x00",
+		"_dmarc.a-b.1":   "1\x00b-a\x00cramd_\x00\x00",
+	} {
+		if got, err := backwards(name); string(got) != want || err != nil {
+			t.Errorf("backwards(%q) = %q, %v, want %q", name, got, err, want)
+		}
+	}
+}
+
 func FuzzCompile(f *testing.F) {
-	f.Add(uint32(1), "/etc/", "10.0.0.0/8", uint32(443))
-	f.Add(uint32(0), "", "::/0", uint32(70000))
-	f.Fuzz(func(t *testing.T, id uint32, prefix, cidr string, port uint32) {
+	f.Add(uint32(1), "/etc/", "10.0.0.0/8", uint32(443), "evil.example")
+	f.Add(uint32(0), "", "::/0", uint32(70000), ".")
+	f.Fuzz(func(t *testing.T, id uint32, prefix, cidr string, port uint32, name string) {
 		c := connect(cidr, port)
 		c.Id = id
-		if e, err := compile([]*collectorv1.Guard{write(id, prefix), c}); err == nil && len(e.paths)+len(e.networks) != 2 {
-			t.Errorf("compile kept %d paths and %d networks, want one each", len(e.paths), len(e.networks))
+		e, err := compile([]*collectorv1.Guard{write(id, prefix), c, lookup(name)})
+		if err == nil && (len(e.paths) != 1 || len(e.networks) != 1 || len(e.names) != 1) {
+			t.Errorf("compile kept %d paths, %d networks and %d names, want one each", len(e.paths), len(e.networks), len(e.names))
 		}
 	})
 }

@@ -46,6 +46,9 @@ func (t *Table) Status() (Status, error) {
 		func(g uint32) (int, error) {
 			return countOf(t.maps.Networks, g, func(k probe.GuardNetworkKey) uint32 { return k.Generation })
 		},
+		func(g uint32) (int, error) {
+			return countOf(t.maps.Names, g, func(k probe.GuardNameKey) uint32 { return k.Generation })
+		},
 	} {
 		n, err := count(now.Generation)
 		if err != nil {
@@ -96,27 +99,20 @@ func (t *Table) fill(e entries, generation uint32) error {
 			return fmt.Errorf("put scope of cgroup %d: %w", cgroup, err)
 		}
 	}
-	for key, id := range e.files {
-		key.Generation = generation
-		if err := t.maps.Files.Put(key, id); err != nil {
-			return fmt.Errorf("put guard %d: %w", id, err)
-		}
-	}
-	for key, id := range e.properties {
-		key.Generation = generation
-		if err := t.maps.Properties.Put(key, id); err != nil {
-			return fmt.Errorf("put guard %d: %w", id, err)
-		}
-	}
-	for key, id := range e.paths {
-		key.Generation = generation
-		if err := t.maps.Paths.Put(&key, id); err != nil {
-			return fmt.Errorf("put guard %d: %w", id, err)
-		}
-	}
-	for key, id := range e.networks {
-		key.Generation = generation
-		if err := t.maps.Networks.Put(key, id); err != nil {
+	return errors.Join(
+		put(t.maps.Files, e.files, func(k *probe.GuardFileKey) { k.Generation = generation }),
+		put(t.maps.Properties, e.properties, func(k *probe.GuardPropertyKey) { k.Generation = generation }),
+		put(t.maps.Paths, e.paths, func(k *probe.GuardPathKey) { k.Generation = generation }),
+		put(t.maps.Networks, e.networks, func(k *probe.GuardNetworkKey) { k.Generation = generation }),
+		put(t.maps.Names, e.names, func(k *probe.GuardNameKey) { k.Generation = generation }),
+	)
+}
+
+// put adds guards to their map; stamp gives a key its generation.
+func put[K comparable](m *ebpf.Map, guards map[K]uint32, stamp func(*K)) error {
+	for key, id := range guards {
+		stamp(&key)
+		if err := m.Put(&key, id); err != nil {
 			return fmt.Errorf("put guard %d: %w", id, err)
 		}
 	}
@@ -131,6 +127,7 @@ func (t *Table) sweep(keep uint32) error {
 		removeBut(t.maps.Properties, keep, func(k probe.GuardPropertyKey) uint32 { return k.Generation }),
 		removeBut(t.maps.Paths, keep, func(k probe.GuardPathKey) uint32 { return k.Generation }),
 		removeBut(t.maps.Networks, keep, func(k probe.GuardNetworkKey) uint32 { return k.Generation }),
+		removeBut(t.maps.Names, keep, func(k probe.GuardNameKey) uint32 { return k.Generation }),
 	)
 }
 

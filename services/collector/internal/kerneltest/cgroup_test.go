@@ -31,6 +31,21 @@ func newWorkload(t *testing.T) workload {
 	return workload{directory: directory, id: inodeOf(t, directory)}
 }
 
+// nested makes a cgroup so many levels below the workload's, which is removed when the test ends; 0 is its own.
+func (w workload) nested(t *testing.T, levels int) string {
+	t.Helper()
+	directory := w.directory
+	for range levels {
+		next, err := os.MkdirTemp(directory, "n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		directory = next
+		t.Cleanup(func() { removeGroup(t, next) })
+	}
+	return directory
+}
+
 func removeGroup(t *testing.T, directory string) {
 	t.Helper()
 	err := unix.Rmdir(directory)

@@ -1,33 +1,36 @@
 package kerneltest
 
 import (
+	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
-	"github.com/palisade-sec/palisade/services/collector/internal/guard"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
 )
-
-// tries is how often a forbidden thing is tried.
-func tries() int { return scaled(10_000) }
 
 // forbidden are guards on everybody, by what a role tries against them.
 func forbidden(t *testing.T, dir string) []*collectorv1.Guard {
 	t.Helper()
+	guards, err := forbiddenIn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return guards
+}
+
+func forbiddenIn(dir string) ([]*collectorv1.Guard, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(filepath.Join(dir, "denied-program"), &st); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	device := unix.Major(st.Dev)<<20 | unix.Minor(st.Dev)
 	return []*collectorv1.Guard{
@@ -36,11 +39,21 @@ func forbidden(t *testing.T, dir string) []*collectorv1.Guard {
 		{Id: 13, Subject: &collectorv1.Guard_ExecProperty{ExecProperty: collectorv1.ExecProperty_EXEC_PROPERTY_MEMFD}},
 		{Id: 14, Subject: &collectorv1.Guard_WritePrefix{WritePrefix: dir + "/precious"}},
 		{Id: 15, Subject: &collectorv1.Guard_Connect{Connect: &collectorv1.Network{Cidr: "127.66.0.0/16", Port: 4444}}},
-	}
+		nameGuard(16, 0, ".bad.example"),
+	}, nil
 }
 
 // guarded is a watched kernel with the guards in force, and the directory they are about.
 func guarded(t *testing.T) (w *watcher, dir string) {
+	t.Helper()
+	dir = guardedFiles(t)
+	w = watch(t)
+	w.guards(t, forbidden(t, dir)...)
+	return w, dir
+}
+
+// guardedFiles makes the directory that guards are about.
+func guardedFiles(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -61,72 +74,73 @@ func guarded(t *testing.T) (w *watcher, dir string) {
 	if err := os.WriteFile(filepath.Join(dir, "precious"), []byte("as it was"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w = watch(t)
-	if _, err := guard.NewTable(w.set.Guards()).Apply(forbidden(t, dir)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, err := guard.NewTable(w.set.Guards()).Apply(nil); err != nil {
-			t.Error(err)
-		}
-	})
-	return w, dir
+	return dir
 }
 
-// attempts are what the role "forbidden" does; each returns whether it got through.
-var attempts = map[string]func(dir string) bool{
-	"exec by identity": func(dir string) bool { return runs(filepath.Join(dir, "denied-program")) },
-	"exec by path":     func(dir string) bool { return runs(filepath.Join(dir, "denied-dir", "program")) },
-	"write":            func(dir string) bool { return opens(filepath.Join(dir, "precious"), unix.O_WRONLY) },
-	"append":           func(dir string) bool { return opens(filepath.Join(dir, "precious"), unix.O_RDWR|unix.O_APPEND) },
-	"create":           func(dir string) bool { return opens(filepath.Join(dir, "precious-too"), unix.O_CREAT|unix.O_WRONLY) },
-	"rename": func(dir string) bool {
-		return unix.Rename(filepath.Join(dir, "precious"), filepath.Join(dir, "other")) == nil
+// attempts are what the role "forbidden" does. Each returns nil if it got through, and EPERM if it was denied.
+var attempts = map[string]func(dir string) error{
+	"exec by identity": func(dir string) error { return runs(filepath.Join(dir, "denied-program")) },
+	"exec by path":     func(dir string) error { return runs(filepath.Join(dir, "denied-dir", "program")) },
+	"write":            func(dir string) error { return opens(filepath.Join(dir, "precious"), unix.O_WRONLY) },
+	"append":           func(dir string) error { return opens(filepath.Join(dir, "precious"), unix.O_RDWR|unix.O_APPEND) },
+	"create":           func(dir string) error { return opens(filepath.Join(dir, "precious-too"), unix.O_CREAT|unix.O_WRONLY) },
+	"rename": func(dir string) error {
+		return unix.Rename(filepath.Join(dir, "precious"), filepath.Join(dir, "other"))
 	},
-	"rename onto it": func(dir string) bool {
-		return unix.Rename(filepath.Join(dir, "allowed-program"), filepath.Join(dir, "precious")) == nil
+	"rename onto it": func(dir string) error {
+		return unix.Rename(filepath.Join(dir, "allowed-program"), filepath.Join(dir, "precious"))
 	},
-	"remove":   func(dir string) bool { return unix.Unlink(filepath.Join(dir, "precious")) == nil },
-	"truncate": func(dir string) bool { return unix.Truncate(filepath.Join(dir, "precious"), 0) == nil },
-	"second name": func(dir string) bool {
-		return unix.Link(filepath.Join(dir, "precious"), filepath.Join(dir, "alias")) == nil
-	},
-	"connect": func(string) bool { return dials("127.66.0.1:4444") },
-	"send":    func(string) bool { return sends(&unix.SockaddrInet4{Port: 4444, Addr: [4]byte{127, 66, 0, 2}}) },
+	"remove":      func(dir string) error { return unix.Unlink(filepath.Join(dir, "precious")) },
+	"truncate":    func(dir string) error { return unix.Truncate(filepath.Join(dir, "precious"), 0) },
+	"second name": func(dir string) error { return unix.Link(filepath.Join(dir, "precious"), filepath.Join(dir, "alias")) },
+	"connect":     func(string) error { return dials("127.66.0.1:4444") },
+	"lookup":      func(string) error { return asks("lookup.bad.example") },
+	"send":        func(string) error { return sends(&unix.SockaddrInet4{Port: 4444, Addr: [4]byte{127, 66, 0, 2}}) },
 }
 
-func runs(path string) bool {
+func runs(path string) error {
 	cmd := exec.Command(path)
 	cmd.Env = append(os.Environ(), roleVariable+"=nothing")
-	return cmd.Run() == nil
+	return cmd.Run()
 }
 
-func opens(path string, flags int) bool {
+func opens(path string, flags int) error {
 	fd, err := unix.Open(path, flags, 0o600)
 	if err == nil {
 		_ = unix.Close(fd)
 	}
-	return err == nil
+	return err
 }
 
-func dials(address string) bool {
-	conn, err := net.DialTimeout("tcp", address, time.Second)
+func dials(address string) error {
+	conn, err := net.Dial("tcp", address)
 	if err == nil {
 		_ = conn.Close()
 	}
-	return err == nil
+	return err
 }
 
-func sends(to unix.Sockaddr) bool {
+func asks(name string) error {
+	conn, err := net.Dial("udp", nameServer)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write(question(name))
+	return err
+}
+
+func sends(to unix.Sockaddr) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if err != nil {
-		return false
+		return err
 	}
 	defer unix.Close(fd)
-	return unix.Sendto(fd, []byte("x"), 0, to) == nil
+	return unix.Sendto(fd, []byte("x"), 0, to)
 }
 
-// tryForbidden is the role: args are an attempt, a directory and how often. It says how often it got through.
+// tryForbidden is the role: args are an attempt, a directory and how often. It says how often it got through, and fails if
+// anything else but a guard stood in the way.
 func tryForbidden(args []string) error {
 	n, err := strconv.Atoi(args[2])
 	if err != nil {
@@ -134,8 +148,12 @@ func tryForbidden(args []string) error {
 	}
 	through := 0
 	for range n {
-		if attempts[args[0]](args[1]) {
+		var killed *exec.ExitError // the program that was started, in the tier that cannot deny
+		switch err := attempts[args[0]](args[1]); {
+		case err == nil:
 			through++
+		case !errors.Is(err, unix.EPERM) && !errors.As(err, &killed):
+			return err
 		}
 	}
 	_, err = os.Stdout.WriteString(strconv.Itoa(through))
@@ -148,11 +166,7 @@ func TestGuardsDeny(t *testing.T) {
 	if !w.set.Tier().CanDeny() {
 		t.Skipf("tier %s kills instead: see TestGuardsKill", w.set.Tier())
 	}
-	listener, err := net.Listen("tcp", "127.66.0.1:4444")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
+	acceptAll(t, "127.66.0.1:4444")
 	for name := range attempts {
 		t.Run(name, func(t *testing.T) {
 			if pid, out := perform(t, "forbidden", name, dir, "3"); out != "0" {
@@ -164,45 +178,11 @@ func TestGuardsDeny(t *testing.T) {
 		t.Errorf("the guarded file holds %q, %v", raw, err)
 	}
 	// What no guard names goes on.
-	if !runs(filepath.Join(dir, "allowed-program")) || !opens(filepath.Join(dir, "harmless"), unix.O_CREAT|unix.O_WRONLY) {
-		t.Error("what no guard names was denied")
+	if err := errors.Join(runs(filepath.Join(dir, "allowed-program")), opens(filepath.Join(dir, "harmless"), unix.O_CREAT|unix.O_WRONLY)); err != nil {
+		t.Errorf("what no guard names: %v", err)
 	}
-	if !opens(filepath.Join(dir, "precious"), unix.O_RDONLY) {
-		t.Error("reading was denied by a guard on writing")
-	}
-}
-
-// TestGuardsHoldUnderManyTries counts: nothing gets through, and every denial is told or counted.
-func TestGuardsHoldUnderManyTries(t *testing.T) {
-	w, dir := guarded(t)
-	if !w.set.Tier().CanDeny() {
-		t.Skipf("tier %s kills instead", w.set.Tier())
-	}
-	for _, tt := range []struct {
-		attempt, class string
-		guard          uint32
-	}{{"exec by identity", "exec_failed", 11}, {"write", "file_open", 14}, {"connect", "connect", 15}} {
-		t.Run(tt.attempt, func(t *testing.T) {
-			pid, through := perform(t, "forbidden", tt.attempt, dir, strconv.Itoa(tries()))
-			if through != "0" {
-				t.Errorf("%s of %d got through", through, tries())
-			}
-			ours := func(e *eventv1.Event) bool {
-				parent := tt.class == "exec_failed" && e.GetParent().GetPid() == pid
-				return e.GetGuard() == tt.guard && classOf(e) == tt.class && (e.GetProcess().GetPid() == pid || parent)
-			}
-			got := func() int { return w.count(ours) + int(short(t, w, tt.class)) }
-			for deadline := time.Now().Add(patience); got() < tries() && time.Now().Before(deadline); {
-				time.Sleep(50 * time.Millisecond)
-			}
-			if got() != tries() {
-				t.Errorf("%d denials told or counted, want %d", got(), tries())
-			}
-			denial := w.await(t, "denial", ours)
-			if denial.GetResult() != -int64(unix.EPERM) || !denial.GetResultKnown() || denial.GetKilled() {
-				t.Errorf("denial = %v, want EPERM", denial)
-			}
-		})
+	if err := opens(filepath.Join(dir, "precious"), unix.O_RDONLY); err != nil {
+		t.Errorf("reading what a guard on writing names: %v", err)
 	}
 }
 
@@ -222,11 +202,7 @@ func TestGuardsKill(t *testing.T) {
 	if w.set.Tier().CanDeny() {
 		t.Skipf("tier %s denies", w.set.Tier())
 	}
-	listener, err := net.Listen("tcp", "127.66.0.1:4444")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
+	acceptAll(t, "127.66.0.1:4444")
 	for attempt, want := range map[string]struct {
 		class string
 		guard uint32
@@ -256,62 +232,28 @@ func TestGuardsKill(t *testing.T) {
 	if raw, _ := os.ReadFile(filepath.Join(dir, "precious")); string(raw) != "as it was" {
 		t.Errorf("the guarded file holds %q", raw)
 	}
-	if !runs(filepath.Join(dir, "allowed-program")) {
-		t.Error("what no guard names was killed")
+	if err := runs(filepath.Join(dir, "allowed-program")); err != nil {
+		t.Errorf("what no guard names: %v", err)
 	}
 }
 
-// A guard on one cgroup leaves the others alone, and holds for the cgroups below it.
+// A guard on one cgroup leaves the others alone, and holds for the cgroups below it, however many levels below.
 func TestGuardsKnowWhoseTheyAre(t *testing.T) {
 	w, dir := guarded(t)
-	parent, child := scratchCgroups(t)
-	guards := []*collectorv1.Guard{{Id: 21, CgroupId: cgroupID(t, parent), Subject: &collectorv1.Guard_WritePrefix{WritePrefix: dir + "/precious"}}}
-	if _, err := guard.NewTable(w.set.Guards()).Apply(guards); err != nil {
-		t.Fatal(err)
+	parent := newWorkload(t)
+	w.guards(t, &collectorv1.Guard{Id: 21, CgroupId: parent.id, Subject: &collectorv1.Guard_WritePrefix{WritePrefix: dir + "/precious"}})
+	if err := opens(filepath.Join(dir, "precious"), unix.O_WRONLY); err != nil {
+		t.Errorf("outside the guard's cgroup: %v", err)
 	}
-	if !opens(filepath.Join(dir, "precious"), unix.O_WRONLY) {
-		t.Error("a process outside the guard's cgroup was denied")
-	}
-	cmd := actor(t, "forbidden", "write", dir, "1")
-	group, err := os.Open(child)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer group.Close()
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
-	out, err := cmd.CombinedOutput()
-	if w.set.Tier().CanDeny() && (err != nil || strings.TrimSpace(string(out)) != "0") {
-		t.Errorf("in a cgroup below the guard's: %q, %v, want denied", out, err)
-	}
-	if !w.set.Tier().CanDeny() && err == nil {
-		t.Errorf("in a cgroup below the guard's: %q, want killed", out)
-	}
-}
-
-// scratchCgroups makes a cgroup and one in it, in the cgroup2 hierarchy.
-func scratchCgroups(t *testing.T) (parent, child string) {
-	t.Helper()
-	root := "/sys/fs/cgroup"
-	if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil {
-		root = filepath.Join(root, "unified")
-	}
-	parent = filepath.Join(root, "palisade-kerneltest-"+strconv.Itoa(os.Getpid()))
-	child = filepath.Join(parent, "below")
-	for _, path := range []string{parent, child} {
-		if err := os.Mkdir(path, 0o755); err != nil {
-			t.Skipf("no cgroup2 hierarchy to make a cgroup in: %v", err)
+	for _, levels := range []int{0, 1, 40} {
+		cmd := actor(t, "forbidden", "write", dir, "1")
+		inGroup(t, cmd, parent.nested(t, levels))
+		out, err := cmd.CombinedOutput()
+		if w.set.Tier().CanDeny() && (err != nil || string(out) != "0") {
+			t.Errorf("%d levels below the guard's cgroup: %q, %v, want denied", levels, out, err)
 		}
-		t.Cleanup(func() {
-			if err := os.Remove(path); err != nil {
-				t.Errorf("remove cgroup: %v", err)
-			}
-		})
+		if !w.set.Tier().CanDeny() && err == nil {
+			t.Errorf("%d levels below the guard's cgroup: %q, want killed", levels, out)
+		}
 	}
-	return parent, child
-}
-
-// cgroupID is the inode of the directory (kernfs_node.id).
-func cgroupID(t *testing.T, path string) uint64 {
-	t.Helper()
-	return inodeOf(t, path)
 }

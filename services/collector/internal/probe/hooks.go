@@ -61,7 +61,7 @@ var lifecycle = []Hook{
 
 // packets is in every tier.
 var packets = []Hook{
-	{Name: "egress", Family: "dns", Place: Cgroup, Program: "on_egress", Without: "DNS questions are not seen"},
+	{Name: "egress", Family: "dns", Place: Cgroup, Program: "on_egress", Without: "DNS questions are not seen, and no name is denied"},
 	{Name: "ingress", Family: "dns", Place: Cgroup, Program: "on_ingress", Without: "DNS answers are not seen"},
 }
 

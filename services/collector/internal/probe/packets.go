@@ -18,12 +18,22 @@ import (
 // errNoCgroup2 means that there is no place for the programs that see packets.
 var errNoCgroup2 = errors.New("no cgroup2 hierarchy is mounted")
 
-// attachPackets loads the programs that see DNS, which share the other programs' rings and counters, and puts them at the
+// buildsPerCPU is how many DNS records one processor can be at, see bpf/dns.bpf.c.
+const buildsPerCPU = 4
+
+// attachPackets loads the programs that see DNS, which share the other programs' rings, counters and guards, and puts them at the
 // root of the cgroup2 hierarchy. They are optional.
 func (s *Set) attachPackets() error {
 	object, err := loadDns()
 	if err != nil {
 		return fmt.Errorf("read built-in programs: %w", err)
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count processors: %w", err)
+	}
+	for _, name := range []string{"dns_builds", "dns_builds_used"} {
+		object.Maps[name].MaxEntries = uint32(cpus * buildsPerCPU) //nolint:gosec // processors are few
 	}
 	values := map[string]any{"cgroup_by_memory_v1": flag(s.kernel.CgroupByMemory), "generation": s.generation}
 	for name, value := range values {
@@ -35,6 +45,8 @@ func (s *Set) attachPackets() error {
 		"urgent": s.maps.Urgent, "bulk": s.maps.Bulk, "settings": s.maps.Settings, "buckets": s.maps.Buckets,
 		"shortfalls": s.maps.Shortfalls, "shortfalls_other": s.maps.ShortfallsOther,
 		"told": s.maps.Told, "progress": s.maps.Progress, "identity": s.maps.Identity, "awake": s.maps.Awake,
+		"guard_settings": s.maps.GuardSettings, "guard_scopes": s.maps.GuardScopes, "guard_names": s.maps.GuardNames,
+		"workloads": s.maps.Workloads, "workloads_generation": s.maps.WorkloadsGeneration, "homes": s.maps.Homes,
 	}
 	for name, m := range shared {
 		object.Maps[name].MaxEntries = m.MaxEntries()
