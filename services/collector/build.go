@@ -18,6 +18,7 @@ import (
 	"github.com/palisade-sec/palisade/services/collector/internal/ring"
 	"github.com/palisade-sec/palisade/services/collector/internal/snapshot"
 	"github.com/palisade-sec/palisade/services/collector/internal/stream"
+	"github.com/palisade-sec/palisade/services/collector/internal/workload"
 )
 
 // callers says who may call what. A method without a line is refused.
@@ -25,17 +26,21 @@ func callers() rpc.Callers {
 	return rpc.Callers{
 		collectorv1.EventService_StreamEvents_FullMethodName: {"correlator"}, // sole consumer of events
 		collectorv1.GuardService_ApplyGuards_FullMethodName:  {"enforcer"},   // it alone decides what is denied
+		// The shim's word, through the enforcer, and the runtime's, through the correlator.
+		collectorv1.WorkloadService_RegisterWorkloads_FullMethodName: {"correlator", "enforcer"},
+		collectorv1.WorkloadService_ForgetWorkloads_FullMethodName:   {"correlator", "enforcer"},
 	}
 }
 
 // collector is the parts that run.
 type collector struct {
-	probes *probe.Set
-	ring   *ring.Reader
-	losses *ring.Losses
-	stream *stream.Stream
-	guards *guard.Table
-	server *rpc.Server
+	probes    *probe.Set
+	ring      *ring.Reader
+	losses    *ring.Losses
+	stream    *stream.Stream
+	guards    *guard.Table
+	workloads *workload.Table
+	server    *rpc.Server
 }
 
 // build wires the parts; nothing runs yet.
@@ -47,7 +52,11 @@ func build(env daemon.Env, cfg settings, probes *probe.Set) (*collector, error) 
 	now := ring.Boottime()
 	decoder := record.NewDecoder(time.Now().Add(-time.Duration(now))) //nolint:gosec // 292 years
 	c := &collector{probes: probes, guards: guard.NewTable(probes.Guards())}
+	if c.workloads, err = workload.NewTable(probes.Workloads()); err != nil {
+		return nil, err
+	}
 	publish := func(ctx context.Context, events []*eventv1.Event, done func()) error {
+		c.workloads.Attribute(events)
 		return c.stream.Publish(ctx, events, done)
 	}
 	if c.ring, err = ring.NewReader(probes, decoder, publish); err != nil {
@@ -61,8 +70,7 @@ func build(env daemon.Env, cfg settings, probes *probe.Set) (*collector, error) 
 	if left := ring.LeftBehind(c.ring.LeftBehind(), decoder); left != nil {
 		first = append(first, left)
 	}
-	existing := snapshot.Snapshot{Open: openTasks(probes), Decoder: decoder, Proc: "/proc"}
-	c.stream = stream.New(cfg.Stream, identity, first, stream.Kernel{Snapshot: existing.Processes, Want: probes.WantInterest})
+	c.stream = stream.New(cfg.Stream, identity, first, stream.Kernel{Snapshot: c.existing(decoder), Want: probes.WantInterest})
 	metrics := telemetry.NewRegistry()
 	metrics.MustRegister(newMetrics(c))
 	c.server, err = rpc.NewServer(rpc.ServerConfig{
@@ -77,8 +85,19 @@ func build(env daemon.Env, cfg settings, probes *probe.Set) (*collector, error) 
 		return nil, errors.Join(err, c.ring.Close())
 	}
 	collectorv1.RegisterEventServiceServer(c.server, c.stream)
+	collectorv1.RegisterWorkloadServiceServer(c.server, workload.NewService(c.workloads, env.Log))
 	collectorv1.RegisterGuardServiceServer(c.server, guard.NewService(c.guards, probes.Tier().CanDeny(), env.Log))
 	return c, nil
+}
+
+// existing lists the processes that exist, and whose they are.
+func (c *collector) existing(decoder record.Decoder) func(context.Context) ([]*eventv1.Event, error) {
+	all := snapshot.Snapshot{Open: openTasks(c.probes), Decoder: decoder, Proc: "/proc"}
+	return func(ctx context.Context) ([]*eventv1.Event, error) {
+		events, err := all.Processes(ctx)
+		c.workloads.Attribute(events)
+		return events, err
+	}
 }
 
 // openTasks makes a kernel without task iterator one without processes: the status says so.

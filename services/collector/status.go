@@ -42,6 +42,7 @@ func (c *collector) Status() *processv1.GetStatusResponse {
 	} else {
 		fact("guards", fmt.Sprintf("%d, generation %d, %s", guards.Guards, guards.Generation, c.denies()))
 	}
+	fact("workloads", strconv.Itoa(c.workloads.Len()))
 	queue := c.stream.Status()
 	if !queue.Subscribed {
 		warn("nobody reads the events: is the correlator running?")

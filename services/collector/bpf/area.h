@@ -124,7 +124,7 @@ static __always_inline struct area *area_begin(__u64 cgroup_id, __u32 kind, int 
 	*number = area_claim();
 	a = area_of(*number);
 	if (!a)
-		count_short(cgroup_id, kind, true);
+		count_short(workload_known(cgroup_id), kind, true);
 	return a;
 }
 

@@ -25,11 +25,11 @@ struct change {
 
 static __always_inline bool change_begin(struct change *c, struct task_struct *task, __u32 kind)
 {
-	__u64 cgroup = cgroup_id(task);
+	__u64 workload = workload_id(task);
 
-	if (!admit(cgroup, kind))
+	if (!admit(workload, kind))
 		return false;
-	c->area = area_begin(cgroup, kind, &c->number);
+	c->area = area_begin(workload, kind, &c->number);
 	if (!c->area)
 		return false;
 	c->record = (void *)c->area->record;

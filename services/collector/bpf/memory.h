@@ -42,13 +42,13 @@ static __always_inline void memory_fill(struct area *a, int number, struct task_
 
 static __always_inline void emit_memory(struct task_struct *task, __u32 kind, struct memory_facts *facts)
 {
-	__u64 cgroup = cgroup_id(task);
+	__u64 workload = workload_id(task);
 	struct area *a;
 	int number;
 
-	if (!admit(cgroup, kind))
+	if (!admit(workload, kind))
 		return;
-	a = area_begin(cgroup, kind, &number);
+	a = area_begin(workload, kind, &number);
 	if (!a)
 		return;
 	memory_fill(a, number, task, kind, facts, (void *)a->record);

@@ -135,13 +135,13 @@ static __always_inline void emit_file_open(struct task_struct *task, struct file
 	if (!all && !lists)
 		return;
 	cgroup = cgroup_id(task);
-	if (all && !admit(cgroup, RECORD_FILE_OPEN))
+	if (all && !admit(workload_id(task), RECORD_FILE_OPEN))
 		return;
 	a = area_begin(cgroup, RECORD_FILE_OPEN, &number);
 	if (!a)
 		return;
 	at = path_find(a, number, FOLLOW(file, f_path.dentry), FOLLOW(file, f_path.mnt), &whole);
-	if (all || ((!whole || path_wanted(a, at, now, opens, lists)) && admit(cgroup, RECORD_FILE_OPEN)))
+	if (all || ((!whole || path_wanted(a, at, now, opens, lists)) && admit(workload_id(task), RECORD_FILE_OPEN)))
 		open_submit(a, at, whole, task, file, guard, killed);
 	give_back(&a->busy);
 }

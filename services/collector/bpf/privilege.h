@@ -16,7 +16,7 @@
 static __always_inline bool privilege_begin(struct privilege_record *r, struct task_struct *task,
 					    __u32 kind)
 {
-	if (!admit(cgroup_id(task), kind))
+	if (!admit(workload_id(task), kind))
 		return false;
 	header_fill(&r->header, task, kind);
 	return true;
@@ -69,15 +69,15 @@ static __always_inline void target_fill(struct privilege_record *r, __u32 pid)
 static __always_inline void emit_module(struct task_struct *task, __u32 kind, long result, __u64 flags,
 					struct file *file, __u64 name)
 {
-	__u64 cgroup = cgroup_id(task), end = sizeof(struct privilege_record);
+	__u64 workload = workload_id(task), end = sizeof(struct privilege_record);
 	struct privilege_record *r;
 	struct area *a;
 	bool whole;
 	int number;
 
-	if (!admit(cgroup, kind))
+	if (!admit(workload, kind))
 		return;
-	a = area_begin(cgroup, kind, &number);
+	a = area_begin(workload, kind, &number);
 	if (!a)
 		return;
 	r = (void *)a->record;

@@ -144,12 +144,12 @@ static __always_inline void exec_submit(struct exec_area *e, int exec_number, st
 /* A guard, if it is not 0, has killed the process. */
 static __always_inline void emit_exec(struct task_struct *task, __u32 guard)
 {
-	__u64 cgroup = cgroup_id(task);
+	__u64 workload = workload_id(task);
 	int exec_number, number;
 	struct exec_area *e;
 	struct area *a;
 
-	if (!admit(cgroup, RECORD_EXEC))
+	if (!admit(workload, RECORD_EXEC))
 		return;
 	exec_number = exec_area_claim();
 	number = area_claim();
@@ -158,7 +158,7 @@ static __always_inline void emit_exec(struct task_struct *task, __u32 guard)
 	if (e && a)
 		exec_submit(e, exec_number, a, number, task, guard);
 	else
-		count_short(cgroup, RECORD_EXEC, true);
+		count_short(workload, RECORD_EXEC, true);
 	if (e)
 		give_back(&e->busy);
 	if (a)
@@ -171,7 +171,7 @@ static __always_inline void emit_fork(struct task_struct *parent, struct task_st
 
 	if (LOAD(child, pid) != LOAD(child, tgid)) /* a thread */
 		return;
-	if (!admit(cgroup_id(parent), RECORD_FORK))
+	if (!admit(workload_id(parent), RECORD_FORK))
 		return;
 	header_fill(&r.header, parent, RECORD_FORK);
 	r.child_start_boottime_ns = LOAD(child, start_boottime);
@@ -194,7 +194,7 @@ static __always_inline void emit_exit(struct task_struct *task)
 {
 	struct exit_record r = {};
 
-	if (!admit(cgroup_id(task), RECORD_EXIT))
+	if (!admit(workload_id(task), RECORD_EXIT))
 		return;
 	header_fill(&r.header, task, RECORD_EXIT);
 	r.wait_status = wait_status(task) & 0xffff;
@@ -210,7 +210,7 @@ static __always_inline void emit_signal(__u64 info, int number, struct task_stru
 
 	if (info <= 1 || BPF_CORE_READ(siginfo, si_code) > 0)
 		return;
-	if (!admit(cgroup_id(task), RECORD_SIGNAL))
+	if (!admit(workload_id(task), RECORD_SIGNAL))
 		return;
 	header_fill(&r.header, task, RECORD_SIGNAL);
 	r.target_start_boottime_ns = LOAD(target, group_leader, start_boottime);

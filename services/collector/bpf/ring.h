@@ -7,6 +7,7 @@
 
 #include "event.h"
 #include "kernel.h"
+#include "workload.h"
 #include <bpf/bpf_helpers.h>
 
 /*
@@ -90,12 +91,12 @@ struct bucket {
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
-	__type(key, __u64); /* cgroup id */
+	__type(key, __u64); /* workload_id() */
 	__type(value, struct bucket);
 } buckets SEC(".maps");
 
 struct shortfall_key {
-	__u64 cgroup_id;
+	__u64 cgroup_id; /* workload_id() */
 	__u32 kind;
 	__u32 cpu;
 };
@@ -258,5 +259,5 @@ static __always_inline void submit(void *record, __u64 size, __u32 kind)
 	else
 		err = bpf_ringbuf_output(&urgent, record, size, flags);
 	if (err)
-		count_short(h->cgroup_id, kind, true);
+		count_short(workload_known(h->cgroup_id), kind, true);
 }

@@ -196,7 +196,7 @@ static __attribute__((noinline)) int emit_connect(struct task_struct *task, stru
 
 	if (family != AF_UNIX && !speaks_ip(family))
 		return 0;
-	if ((!guard && !wanted(kind)) || !admit(cgroup_id(task), kind))
+	if ((!guard && !wanted(kind)) || !admit(workload_id(task), kind))
 		return 0;
 	b = build_begin(task, kind, &a);
 	if (!b)
@@ -218,7 +218,7 @@ static __always_inline void emit_socket(struct task_struct *task, struct sock *s
 	struct socket_build *b;
 	struct area *a;
 
-	if (!admit(cgroup_id(task), kind))
+	if (!admit(workload_id(task), kind))
 		return;
 	b = build_begin(task, kind, &a);
 	if (!b)
@@ -238,7 +238,7 @@ static __always_inline void emit_socket_create(struct task_struct *task, __u16 f
 {
 	struct socket_record r = {};
 
-	if (!admit(cgroup_id(task), RECORD_SOCKET))
+	if (!admit(workload_id(task), RECORD_SOCKET))
 		return;
 	header_fill(&r.header, task, RECORD_SOCKET);
 	r.family = family;
@@ -285,7 +285,7 @@ static __attribute__((noinline)) int emit_send(struct task_struct *task, struct 
 		return 0;
 	socket_fill(&b->r, sk);
 	given_fill(b, given, false);
-	if (peer_is_new(sk, &b->r) && admit(cgroup_id(task), RECORD_SEND)) {
+	if (peer_is_new(sk, &b->r) && admit(workload_id(task), RECORD_SEND)) {
 		header_fill(&b->r.header, task, RECORD_SEND);
 		header_result(&b->r.header, result);
 		socket_submit(b, RECORD_SEND);

@@ -2,38 +2,36 @@
 /* Facts about a task. Tasks here are typed pointers (BTF), see LOAD. */
 #pragma once
 
+#include "cgroup.h"
 #include "event.h"
 #include "kernel.h"
+#include "workload.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-/* Set by user space before loading: no cgroup2 mount, so containers are told apart by memory cgroup. */
-const volatile __u8 cgroup_by_memory_v1 = 0;
-
-static __always_inline bool by_memory_v1(void)
+static __always_inline __u64 cgroup_id_of(struct css_set *set)
 {
-	return cgroup_by_memory_v1 && bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id);
-}
-
-/* Only by_memory_v1(). */
-static __always_inline struct cgroup *memory_cgroup(struct css_set *set)
-{
-	struct cgroup_subsys_state *css = 0;
-
-	bpf_core_read(&css, sizeof(css),
-		      &set->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]);
-	return BPF_CORE_READ(css, cgroup);
-}
-
-static __always_inline __u64 cgroup_id(struct task_struct *task)
-{
-	struct css_set *set = LOAD(task, cgroups);
 	struct cgroup *cgroup;
 
 	if (!by_memory_v1())
 		return LOAD(set, dfl_cgrp, kn, id);
 	cgroup = memory_cgroup(set);
 	return BPF_CORE_READ(cgroup, kn, id);
+}
+
+static __always_inline __u64 cgroup_id(struct task_struct *task)
+{
+	struct css_set *set = LOAD(task, cgroups);
+
+	return cgroup_id_of(set);
+}
+
+/* Whose rate it is, and whose loss: a nested cgroup is no way to another one. */
+static __always_inline __u64 workload_id(struct task_struct *task)
+{
+	struct css_set *set = LOAD(task, cgroups);
+
+	return workload_of(set, cgroup_id_of(set));
 }
 
 /*

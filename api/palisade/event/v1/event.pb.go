@@ -871,9 +871,14 @@ type Event struct {
 	Ring     uint32 `protobuf:"varint,14,opt,name=ring,proto3" json:"ring,omitempty"`
 	Position uint64 `protobuf:"varint,15,opt,name=position,proto3" json:"position,omitempty"`
 	// The guard that stood in the way (collector.v1.Guard.id), 0 if none did. The operation was denied, and result is
-	// -EPERM; or, where the tier cannot deny, it was done and the process killed.
+	// -EPERM; or, where the tier cannot deny, it was done and the process killed. 4294967295 is no guard's: while there are
+	// guards, it stands for what the kernel could not judge. That was denied, but for a DNS question in which no name can be
+	// found: it went out, and result is not known.
 	Guard  uint32 `protobuf:"varint,16,opt,name=guard,proto3" json:"guard,omitempty"`
 	Killed bool   `protobuf:"varint,17,opt,name=killed,proto3" json:"killed,omitempty"`
+	// The cgroup of the workload that the task belongs to, as registered (collector.v1.WorkloadService): cgroup_id or the nearest
+	// above it. 0 if none is, or if that is not known any more; then an ancestor's workload is the task's.
+	WorkloadCgroupId uint64 `protobuf:"varint,18,opt,name=workload_cgroup_id,json=workloadCgroupId,proto3" json:"workload_cgroup_id,omitempty"`
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*Event_Exec
@@ -1045,6 +1050,13 @@ func (x *Event) GetKilled() bool {
 		return x.Killed
 	}
 	return false
+}
+
+func (x *Event) GetWorkloadCgroupId() uint64 {
+	if x != nil {
+		return x.WorkloadCgroupId
+	}
+	return 0
 }
 
 func (x *Event) GetKind() isEvent_Kind {
@@ -2714,7 +2726,7 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\reffective_uid\x18\x03 \x01(\rR\feffectiveUid\x12#\n" +
 	"\reffective_gid\x18\x04 \x01(\rR\feffectiveGid\x12\x1b\n" +
 	"\tlogin_uid\x18\x05 \x01(\rR\bloginUid\x125\n" +
-	"\x16effective_capabilities\x18\x06 \x01(\x04R\x15effectiveCapabilities\"\x8d\f\n" +
+	"\x16effective_capabilities\x18\x06 \x01(\x04R\x15effectiveCapabilities\"\xbb\f\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vboottime_ns\x18\x02 \x01(\x04R\n" +
@@ -2736,7 +2748,8 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x04ring\x18\x0e \x01(\rR\x04ring\x12\x1a\n" +
 	"\bposition\x18\x0f \x01(\x04R\bposition\x12\x14\n" +
 	"\x05guard\x18\x10 \x01(\rR\x05guard\x12\x16\n" +
-	"\x06killed\x18\x11 \x01(\bR\x06killed\x12-\n" +
+	"\x06killed\x18\x11 \x01(\bR\x06killed\x12,\n" +
+	"\x12workload_cgroup_id\x18\x12 \x01(\x04R\x10workloadCgroupId\x12-\n" +
 	"\x04exec\x18\x14 \x01(\v2\x17.palisade.event.v1.ExecH\x00R\x04exec\x12-\n" +
 	"\x04fork\x18\x15 \x01(\v2\x17.palisade.event.v1.ForkH\x00R\x04fork\x12-\n" +
 	"\x04exit\x18\x16 \x01(\v2\x17.palisade.event.v1.ExitH\x00R\x04exit\x12:\n" +

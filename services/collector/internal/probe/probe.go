@@ -105,7 +105,7 @@ func (s *Set) Bulk() *ebpf.Map { return s.maps.Bulk }
 
 // GuardMaps are what guards are kept in, laid out as bpf/guard.h has them.
 type GuardMaps struct {
-	Settings, Scopes, Files, Properties, Paths, Networks *ebpf.Map
+	Settings, Scopes, Files, Properties, Paths, Networks, Names *ebpf.Map
 }
 
 type (
@@ -121,14 +121,29 @@ type (
 	GuardPathKey = collectorGuardPathKey
 	// GuardNetworkKey is the layout that bpf2go made of the C struct.
 	GuardNetworkKey = collectorGuardNetworkKey
+	// GuardNameKey is the layout that bpf2go made of the C struct.
+	GuardNameKey = collectorGuardNameKey
 )
 
 // Guards are the maps that guards are kept in. They belong to the set.
 func (s *Set) Guards() GuardMaps {
 	return GuardMaps{
 		Settings: s.maps.GuardSettings, Scopes: s.maps.GuardScopes, Files: s.maps.GuardFiles,
-		Properties: s.maps.GuardProperties, Paths: s.maps.GuardPaths, Networks: s.maps.GuardNetworks,
+		Properties: s.maps.GuardProperties, Paths: s.maps.GuardPaths, Networks: s.maps.GuardNetworks, Names: s.maps.GuardNames,
 	}
+}
+
+// WorkloadMaps are what workloads are kept in, laid out as bpf/workload.h has them.
+type WorkloadMaps struct {
+	Registered, Generation, Homes *ebpf.Map
+}
+
+// Home is the layout that bpf2go made of the C struct.
+type Home = collectorHome
+
+// Workloads are the maps that workloads are kept in. They belong to the set.
+func (s *Set) Workloads() WorkloadMaps {
+	return WorkloadMaps{Registered: s.maps.Workloads, Generation: s.maps.WorkloadsGeneration, Homes: s.maps.Homes}
 }
 
 // Attached are the hooks that are in place, in the order in which they were attached.
