@@ -18,6 +18,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
+	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 	"github.com/palisade-sec/palisade/services/correlator/rules"
@@ -87,6 +88,7 @@ type parts struct {
 	connections []*grpc.ClientConn
 	events      *subscription.Subscription
 	runtime     *container.Watcher
+	registrar   *registration.Registrar
 	delivery    *delivery.Delivery
 	engine      *pipeline.Engine
 	interest    string // what the collector is asked for
@@ -118,12 +120,13 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if p.runtime, err = container.New(cfg.Gate, peers["gate"], log); err != nil {
 		return p, err
 	}
+	p.registrar = registration.New(peers["collector"], log)
 	out := delivery.Peers{Enforcer: peers["enforcer"], Uplink: peers["uplink"]}
 	if p.delivery, err = delivery.New(cfg.Enforcer, cfg.Uplink, out, log, registry); err != nil {
 		return p, err
 	}
 	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
-		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Sink: p.delivery, Seen: seen, Bookmark: book,
+		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.delivery, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Log: log, Metrics: registry,
 	})
 	return p, err
@@ -142,6 +145,7 @@ func (p *parts) tasks() []daemon.Task {
 		{Name: "push", Run: p.delivery.RunPushes},
 		{Name: "correlate", Run: p.engine.Run},
 		{Name: "runtime", Run: p.runtime.Run},
+		{Name: "register", Run: p.registrar.Run},
 		{Name: "events", Run: p.events.Run},
 	}
 }

@@ -41,6 +41,13 @@ type Runtime interface {
 	Ask()
 }
 
+// Registrar tells the collector which cgroups are containers'. *registration.Registrar is one.
+type Registrar interface {
+	// Bind says that a cgroup is a container's, or is no more, Rings which rings events come from. Neither blocks.
+	Bind(cgroupID uint64, bound bool)
+	Rings(epoch string)
+}
+
 // Bookmark keeps how far the stream has been seen. *bookmark.Book is one.
 type Bookmark interface {
 	Save(mark bookmark.Mark) error
@@ -52,6 +59,8 @@ type Deps struct {
 	Batches <-chan *subscription.Batch
 	Runtime Runtime
 	Sink    Sink
+	// Registrar may be nil.
+	Registrar Registrar
 	// Seen is how far an earlier run of the correlator had seen, zero if there was none; Bookmark keeps how far this
 	// one has. It may be nil.
 	Seen     bookmark.Mark
@@ -115,6 +124,11 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 		Refused: func(ref workload.Ref, reason workload.Reason) {
 			m.refusals.WithLabelValues(string(reason)).Inc()
 			deps.Log.Debug("Refused to bind a container", "container_id", ref.ID, "reason", string(reason))
+		},
+		Bound: func(cgroupID uint64, bound bool) {
+			if deps.Registrar != nil {
+				deps.Registrar.Bind(cgroupID, bound)
+			}
 		},
 	}, e.tree)
 	e.stream.resume(deps.Seen)
@@ -184,6 +198,9 @@ func (e *Engine) batch(ctx context.Context, b *subscription.Batch) error {
 		e.tree.EndSnapshot()
 	}
 	e.stream.begin(b)
+	if e.deps.Registrar != nil {
+		e.deps.Registrar.Rings(b.GetEpoch())
+	}
 	for _, event := range b.GetEvents() {
 		if e.stream.repeats(event) {
 			e.metrics.repeated.Inc()
@@ -207,7 +224,7 @@ func (e *Engine) event(ctx context.Context, s subject) error {
 	switch {
 	case entry != nil:
 		s.entry, s.image = entry, entry.Shown(s.event)
-		s.place = workload.Place{CgroupID: s.event.GetCgroupId(), MntNS: entry.MntNS, PIDNS: entry.PIDNS}
+		s.place = placeOf(s.event, entry.MntNS, entry.PIDNS)
 		if e.index.Observe(entry) {
 			if err := e.retry(ctx); err != nil {
 				return err
@@ -218,7 +235,7 @@ func (e *Engine) event(ctx context.Context, s subject) error {
 	default: // the kernel's own doing, such as a datagram that had waited
 		ns := s.event.GetNamespaces()
 		s.image = &field.Process{Name: s.event.GetComm(), LoginUID: field.NoLogin}
-		s.place = workload.Place{CgroupID: s.event.GetCgroupId(), MntNS: ns.GetMnt(), PIDNS: ns.GetPid()}
+		s.place = placeOf(s.event, ns.GetMnt(), ns.GetPid())
 	}
 	if !e.held.waits(s.place.CgroupID) {
 		if done, err := e.judge(ctx, s); done || err != nil {
@@ -226,6 +243,10 @@ func (e *Engine) event(ctx context.Context, s subject) error {
 		}
 	}
 	return e.hold(ctx, s)
+}
+
+func placeOf(event *eventv1.Event, mntNS, pidNS uint32) workload.Place {
+	return workload.Place{CgroupID: event.GetCgroupId(), Registered: event.GetWorkloadCgroupId(), MntNS: mntNS, PIDNS: pidNS}
 }
 
 // hold lets an event wait for its workload.

@@ -109,6 +109,7 @@ func (x *Index) bind(t *task) bool {
 	}
 	t.cgroupID = entry.CgroupID
 	x.bindings[entry.CgroupID] = t
+	x.tell(entry.CgroupID, true)
 	delete(x.unclaimed, entry.CgroupID)
 	x.stopWaiting(t.PID, t)
 	entry.Home = entry.CgroupID

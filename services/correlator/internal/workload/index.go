@@ -39,7 +39,9 @@ type Update struct {
 
 // Place is where a process was when an event happened.
 type Place struct {
-	CgroupID     uint64
+	CgroupID uint64
+	// Registered is the nearest cgroup at or above it that the kernel was told is a container's, 0 if there is none.
+	Registered   uint64
 	MntNS, PIDNS uint32
 }
 
@@ -80,6 +82,8 @@ type Config struct {
 	Now func() time.Time
 	// Refused is told of each refused binding.
 	Refused func(Ref, Reason)
+	// Bound is told of each cgroup that becomes a container's, or is no more. It may be nil.
+	Bound func(cgroupID uint64, bound bool)
 }
 
 // Index is the workloads of a node.
@@ -125,11 +129,13 @@ func (x *Index) Host() *findingv1.Workload { return x.host }
 // Resolve says whose the process is, or false if that is worth waiting for. A nil entry is a process that nothing is
 // known of.
 func (x *Index) Resolve(entry *process.Entry, at Place) (*findingv1.Workload, bool) {
-	if b := x.bindings[at.CgroupID]; b != nil {
-		if entry != nil {
-			entry.Home = at.CgroupID
+	for _, cgroup := range [...]uint64{at.CgroupID, at.Registered} {
+		if b := x.bindings[cgroup]; b != nil {
+			if entry != nil {
+				entry.Home = cgroup
+			}
+			return b.Workload, true
 		}
-		return b.Workload, true
 	}
 	if entry != nil {
 		if b := x.home(entry); b != nil {
@@ -173,6 +179,12 @@ func (x *Index) home(entry *process.Entry) *task {
 // maxAncestors bounds a walk up the tree.
 const maxAncestors = 64
 
+func (x *Index) tell(cgroupID uint64, bound bool) {
+	if x.cfg.Bound != nil {
+		x.cfg.Bound(cgroupID, bound)
+	}
+}
+
 // isHost says whether a place is in both of the host's namespaces.
 func (x *Index) isHost(at Place) bool {
 	if x.hostPID == 0 {
@@ -195,6 +207,7 @@ func (x *Index) Sweep() {
 	for cgroup, t := range x.bindings {
 		if x.expired(t) {
 			delete(x.bindings, cgroup)
+			x.tell(cgroup, false)
 		}
 	}
 	for pid, tasks := range x.waiting {

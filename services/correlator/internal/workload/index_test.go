@@ -22,13 +22,15 @@ type node struct {
 	tree    *process.Tree
 	now     time.Time
 	refused []Reason
+	bound   map[uint64]bool
 }
 
 func newNode(t *testing.T) *node {
-	n := &node{t: t, tree: process.New(100), now: time.Unix(1000, 0)}
+	n := &node{t: t, tree: process.New(100), now: time.Unix(1000, 0), bound: map[uint64]bool{}}
 	n.Index = NewIndex(Config{
 		Grace: 10 * time.Second, Now: func() time.Time { return n.now },
 		Refused: func(_ Ref, r Reason) { n.refused = append(n.refused, r) },
+		Bound:   func(cgroup uint64, bound bool) { n.bound[cgroup] = bound },
 	}, n.tree)
 	n.see(1, 0, hostNS, 1, "/init")
 	n.see(shim, 1, hostNS, 5, "/bin/shim")
@@ -271,6 +273,39 @@ func TestUnclaimedIsNotWaitedForAgain(t *testing.T) {
 	n.Sweep()
 	if len(n.unclaimed) != 0 {
 		t.Errorf("unclaimed = %v, want none", n.unclaimed)
+	}
+}
+
+// A process without an ancestor in the container, in a nested cgroup, is the container's by the kernel's word.
+func TestB17AStrangerInANestedCgroupIsTheContainers(t *testing.T) {
+	n := newNode(t)
+	n.see(40, shim, ctrNS, 1001, "/app")
+	n.Apply(run("a", 40))
+	stranger := n.see(50, shim, ctrNS, 1002, "/entered")
+	n.want(stranger, "?")
+	w, settled := n.Resolve(stranger, Place{CgroupID: 1002, Registered: 1001, MntNS: ctrNS, PIDNS: ctrNS})
+	if !settled || w.GetContainerId() != "a" {
+		t.Errorf("Resolve = %v, %v, want container a", w, settled)
+	}
+	n.want(stranger, "a")
+}
+
+func TestWhatIsBoundIsTold(t *testing.T) {
+	n := newNode(t)
+	n.see(40, shim, ctrNS, 1001, "/app")
+	n.Apply(run("a", 40))
+	if !n.bound[1001] {
+		t.Error("cgroup 1001 is not told to be bound")
+	}
+	n.Apply(Update{Gone: []Ref{{"ns", "a"}}})
+	n.Sweep()
+	if !n.bound[1001] {
+		t.Error("cgroup 1001 is told to be free while late events may come")
+	}
+	n.now = n.now.Add(11 * time.Second)
+	n.Sweep()
+	if n.bound[1001] {
+		t.Error("cgroup 1001 is not told to be free")
 	}
 }
 
