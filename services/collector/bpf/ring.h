@@ -50,6 +50,7 @@ struct settings {
 	__u64 bulk_cost_ns;
 	__u64 bulk_burst_ns;
 	__u64 opens; /* OPENS_*: in one word, which changes at once */
+	__u64 peers; /* as well: the number of a list, and PEERS_LISTED if not all are wanted */
 };
 
 /*
@@ -64,6 +65,9 @@ struct settings {
 /* The rest of the bits say how the prefixes on both lists begin. */
 #define OPENS_BEGINNING	 (1ull << 36)
 #define OPENS_BEGINNINGS 28
+
+/* Peers of connections and datagrams that are wanted are those on a list. */
+#define PEERS_LISTED (1ull << 32)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

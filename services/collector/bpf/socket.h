@@ -6,6 +6,7 @@
 #include "event.h"
 #include "file.h"
 #include "kernel.h"
+#include "peer.h"
 #include "ring.h"
 #include "task.h"
 #include <bpf/bpf_core_read.h>
@@ -59,14 +60,6 @@ static __always_inline struct sock *sock_of(struct task_struct *task, __u32 fd)
 		return 0;
 	socket = BPF_CORE_READ(file, private_data);
 	return BPF_CORE_READ(socket, sk);
-}
-
-/* An IPv4 address as IPv6 writes it, ::ffff:a.b.c.d (RFC 4291 2.5.5.2), into 16 zero bytes. */
-static __always_inline __u8 *mapped_v4(__u8 *ip)
-{
-	ip[10] = 0xff;
-	ip[11] = 0xff;
-	return ip + 12;
 }
 
 static __always_inline bool speaks_ip(__u16 family)
@@ -159,14 +152,6 @@ static __always_inline bool under_way(long result)
 	return result == 0 || result == -EINPROGRESS || result == -EINTR || result == -ERESTARTSYS;
 }
 
-/* connect() to AF_UNSPEC takes a datagram socket's destination away. */
-static __always_inline bool dissolved(struct socket_record *r)
-{
-	const __u64 *remote = (void *)r->remote;
-
-	return r->remote_port == 0 && remote[0] == 0 && remote[1] == 0;
-}
-
 /*
  * What a connect that has returned came to. A refused socket has forgotten where it was to go: only the caller's memory may
  * still know. Returns false if there is nothing to tell.
@@ -181,9 +166,15 @@ static __always_inline bool connect_fill(struct socket_build *b, struct task_str
 	socket_fill(&b->r, sk);
 	if (kind == RECORD_CONNECT_UNIX || !under_way(result))
 		given_fill(b, given, false);
-	else if (dissolved(&b->r))
+	else if (no_peer(&b->r)) /* connect() to AF_UNSPEC takes a datagram socket's away */
 		return false;
 	return true;
+}
+
+/* Of a record whose peer decides whether it is made, which comes before the rate; the others are admitted. */
+static __always_inline bool chosen_admit(struct socket_record *r, struct task_struct *task, __u32 kind, bool chosen)
+{
+	return !chosen || (peer_wanted(r) && admit(workload_id(task), kind));
 }
 
 static __attribute__((noinline)) int emit_connect(struct task_struct *task, struct sock *sk,
@@ -191,18 +182,19 @@ static __attribute__((noinline)) int emit_connect(struct task_struct *task, stru
 {
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	__u32 kind = family == AF_UNIX ? RECORD_CONNECT_UNIX : RECORD_CONNECT;
+	bool chosen = !guard && peers_chosen(kind);
 	struct socket_build *b;
 	struct area *a;
 
 	if (family != AF_UNIX && !speaks_ip(family))
 		return 0;
-	if ((!guard && !wanted(kind)) || !admit(workload_id(task), kind))
+	if ((!guard && !wanted(kind)) || (!chosen && !admit(workload_id(task), kind)))
 		return 0;
 	b = build_begin(task, kind, &a);
 	if (!b)
 		return 0;
 	b->r.header.kind = kind;
-	if (connect_fill(b, task, sk, given, result)) {
+	if (connect_fill(b, task, sk, given, result) && chosen_admit(&b->r, task, kind, chosen)) {
 		if (guard)
 			header_kill(&b->r.header, guard);
 		socket_submit(b, kind);
@@ -215,10 +207,11 @@ static __attribute__((noinline)) int emit_connect(struct task_struct *task, stru
 static __always_inline void emit_socket(struct task_struct *task, struct sock *sk, __u32 kind,
 					struct given_address *given, __u32 guard)
 {
+	bool chosen = !guard && peers_chosen(kind);
 	struct socket_build *b;
 	struct area *a;
 
-	if (!admit(workload_id(task), kind))
+	if (!chosen && !admit(workload_id(task), kind))
 		return;
 	b = build_begin(task, kind, &a);
 	if (!b)
@@ -229,7 +222,8 @@ static __always_inline void emit_socket(struct task_struct *task, struct sock *s
 	socket_fill(&b->r, sk);
 	if (given)
 		given_fill(b, given, kind == RECORD_BIND);
-	socket_submit(b, kind);
+	if (chosen_admit(&b->r, task, kind, chosen))
+		socket_submit(b, kind);
 	give_back(&a->busy);
 }
 
@@ -285,7 +279,8 @@ static __attribute__((noinline)) int emit_send(struct task_struct *task, struct 
 		return 0;
 	socket_fill(&b->r, sk);
 	given_fill(b, given, false);
-	if (peer_is_new(sk, &b->r) && admit(workload_id(task), RECORD_SEND)) {
+	if ((!peers_chosen(RECORD_SEND) || peer_wanted(&b->r)) && peer_is_new(sk, &b->r) &&
+	    admit(workload_id(task), RECORD_SEND)) {
 		header_fill(&b->r.header, task, RECORD_SEND);
 		header_result(&b->r.header, result);
 		socket_submit(b, RECORD_SEND);

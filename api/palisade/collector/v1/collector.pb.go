@@ -87,8 +87,10 @@ type Interest struct {
 	// Classes of record, by name (docs/events.md). The life cycle of processes (exec, fork, exit) is always recorded.
 	Classes []string `protobuf:"bytes,1,rep,name=classes,proto3" json:"classes,omitempty"`
 	// Of file_open, if it is among the classes: which of those that may read, and which of those that may write.
-	Reads         *Opens `protobuf:"bytes,2,opt,name=reads,proto3" json:"reads,omitempty"`
-	Writes        *Opens `protobuf:"bytes,3,opt,name=writes,proto3" json:"writes,omitempty"`
+	Reads  *Opens `protobuf:"bytes,2,opt,name=reads,proto3" json:"reads,omitempty"`
+	Writes *Opens `protobuf:"bytes,3,opt,name=writes,proto3" json:"writes,omitempty"`
+	// Of connect and send, if they are among the classes: to whom.
+	Peers         *Peers `protobuf:"bytes,4,opt,name=peers,proto3" json:"peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +146,68 @@ func (x *Interest) GetWrites() *Opens {
 	return nil
 }
 
+func (x *Interest) GetPeers() *Peers {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+// Peers selects the far ends of connections that are made and of datagrams that are sent.
+type Peers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// True if every peer is wanted; networks are then not looked at.
+	All bool `protobuf:"varint,1,opt,name=all,proto3" json:"all,omitempty"`
+	// At most 4096.
+	Networks      []*Network `protobuf:"bytes,2,rep,name=networks,proto3" json:"networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peers) Reset() {
+	*x = Peers{}
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peers) ProtoMessage() {}
+
+func (x *Peers) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peers.ProtoReflect.Descriptor instead.
+func (*Peers) Descriptor() ([]byte, []int) {
+	return file_palisade_collector_v1_collector_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Peers) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *Peers) GetNetworks() []*Network {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
 // Opens selects files by path.
 type Opens struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -158,7 +222,7 @@ type Opens struct {
 
 func (x *Opens) Reset() {
 	*x = Opens{}
-	mi := &file_palisade_collector_v1_collector_proto_msgTypes[2]
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -170,7 +234,7 @@ func (x *Opens) String() string {
 func (*Opens) ProtoMessage() {}
 
 func (x *Opens) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_collector_v1_collector_proto_msgTypes[2]
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -183,7 +247,7 @@ func (x *Opens) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opens.ProtoReflect.Descriptor instead.
 func (*Opens) Descriptor() ([]byte, []int) {
-	return file_palisade_collector_v1_collector_proto_rawDescGZIP(), []int{2}
+	return file_palisade_collector_v1_collector_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Opens) GetAll() bool {
@@ -221,7 +285,7 @@ type StreamEventsResponse struct {
 
 func (x *StreamEventsResponse) Reset() {
 	*x = StreamEventsResponse{}
-	mi := &file_palisade_collector_v1_collector_proto_msgTypes[3]
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -233,7 +297,7 @@ func (x *StreamEventsResponse) String() string {
 func (*StreamEventsResponse) ProtoMessage() {}
 
 func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_collector_v1_collector_proto_msgTypes[3]
+	mi := &file_palisade_collector_v1_collector_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -246,7 +310,7 @@ func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsResponse.ProtoReflect.Descriptor instead.
 func (*StreamEventsResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_collector_v1_collector_proto_rawDescGZIP(), []int{3}
+	return file_palisade_collector_v1_collector_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StreamEventsResponse) GetBootId() string {
@@ -295,14 +359,18 @@ var File_palisade_collector_v1_collector_proto protoreflect.FileDescriptor
 
 const file_palisade_collector_v1_collector_proto_rawDesc = "" +
 	"\n" +
-	"%palisade/collector/v1/collector.proto\x12\x15palisade.collector.v1\x1a\x1dpalisade/event/v1/event.proto\"\x81\x01\n" +
+	"%palisade/collector/v1/collector.proto\x12\x15palisade.collector.v1\x1a!palisade/collector/v1/guard.proto\x1a\x1dpalisade/event/v1/event.proto\"\x81\x01\n" +
 	"\x13StreamEventsRequest\x12-\n" +
 	"\x12acknowledged_batch\x18\x01 \x01(\x04R\x11acknowledgedBatch\x12;\n" +
-	"\binterest\x18\x02 \x01(\v2\x1f.palisade.collector.v1.InterestR\binterest\"\x8e\x01\n" +
+	"\binterest\x18\x02 \x01(\v2\x1f.palisade.collector.v1.InterestR\binterest\"\xc2\x01\n" +
 	"\bInterest\x12\x18\n" +
 	"\aclasses\x18\x01 \x03(\tR\aclasses\x122\n" +
 	"\x05reads\x18\x02 \x01(\v2\x1c.palisade.collector.v1.OpensR\x05reads\x124\n" +
-	"\x06writes\x18\x03 \x01(\v2\x1c.palisade.collector.v1.OpensR\x06writes\"5\n" +
+	"\x06writes\x18\x03 \x01(\v2\x1c.palisade.collector.v1.OpensR\x06writes\x122\n" +
+	"\x05peers\x18\x04 \x01(\v2\x1c.palisade.collector.v1.PeersR\x05peers\"U\n" +
+	"\x05Peers\x12\x10\n" +
+	"\x03all\x18\x01 \x01(\bR\x03all\x12:\n" +
+	"\bnetworks\x18\x02 \x03(\v2\x1e.palisade.collector.v1.NetworkR\bnetworks\"5\n" +
 	"\x05Opens\x12\x10\n" +
 	"\x03all\x18\x01 \x01(\bR\x03all\x12\x1a\n" +
 	"\bprefixes\x18\x02 \x03(\tR\bprefixes\"\xcb\x01\n" +
@@ -328,26 +396,30 @@ func file_palisade_collector_v1_collector_proto_rawDescGZIP() []byte {
 	return file_palisade_collector_v1_collector_proto_rawDescData
 }
 
-var file_palisade_collector_v1_collector_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_palisade_collector_v1_collector_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_palisade_collector_v1_collector_proto_goTypes = []any{
 	(*StreamEventsRequest)(nil),  // 0: palisade.collector.v1.StreamEventsRequest
 	(*Interest)(nil),             // 1: palisade.collector.v1.Interest
-	(*Opens)(nil),                // 2: palisade.collector.v1.Opens
-	(*StreamEventsResponse)(nil), // 3: palisade.collector.v1.StreamEventsResponse
-	(*v1.Event)(nil),             // 4: palisade.event.v1.Event
+	(*Peers)(nil),                // 2: palisade.collector.v1.Peers
+	(*Opens)(nil),                // 3: palisade.collector.v1.Opens
+	(*StreamEventsResponse)(nil), // 4: palisade.collector.v1.StreamEventsResponse
+	(*Network)(nil),              // 5: palisade.collector.v1.Network
+	(*v1.Event)(nil),             // 6: palisade.event.v1.Event
 }
 var file_palisade_collector_v1_collector_proto_depIdxs = []int32{
 	1, // 0: palisade.collector.v1.StreamEventsRequest.interest:type_name -> palisade.collector.v1.Interest
-	2, // 1: palisade.collector.v1.Interest.reads:type_name -> palisade.collector.v1.Opens
-	2, // 2: palisade.collector.v1.Interest.writes:type_name -> palisade.collector.v1.Opens
-	4, // 3: palisade.collector.v1.StreamEventsResponse.events:type_name -> palisade.event.v1.Event
-	0, // 4: palisade.collector.v1.EventService.StreamEvents:input_type -> palisade.collector.v1.StreamEventsRequest
-	3, // 5: palisade.collector.v1.EventService.StreamEvents:output_type -> palisade.collector.v1.StreamEventsResponse
-	5, // [5:6] is the sub-list for method output_type
-	4, // [4:5] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	3, // 1: palisade.collector.v1.Interest.reads:type_name -> palisade.collector.v1.Opens
+	3, // 2: palisade.collector.v1.Interest.writes:type_name -> palisade.collector.v1.Opens
+	2, // 3: palisade.collector.v1.Interest.peers:type_name -> palisade.collector.v1.Peers
+	5, // 4: palisade.collector.v1.Peers.networks:type_name -> palisade.collector.v1.Network
+	6, // 5: palisade.collector.v1.StreamEventsResponse.events:type_name -> palisade.event.v1.Event
+	0, // 6: palisade.collector.v1.EventService.StreamEvents:input_type -> palisade.collector.v1.StreamEventsRequest
+	4, // 7: palisade.collector.v1.EventService.StreamEvents:output_type -> palisade.collector.v1.StreamEventsResponse
+	7, // [7:8] is the sub-list for method output_type
+	6, // [6:7] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_palisade_collector_v1_collector_proto_init() }
@@ -355,13 +427,14 @@ func file_palisade_collector_v1_collector_proto_init() {
 	if File_palisade_collector_v1_collector_proto != nil {
 		return
 	}
+	file_palisade_collector_v1_guard_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_collector_v1_collector_proto_rawDesc), len(file_palisade_collector_v1_collector_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

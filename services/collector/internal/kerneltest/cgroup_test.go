@@ -1,10 +1,15 @@
 package kerneltest
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,7 +28,8 @@ type workload struct {
 // newWorkload makes a cgroup, which is removed when the test ends and all that ran in it has.
 func newWorkload(t *testing.T) workload {
 	t.Helper()
-	directory, err := os.MkdirTemp(cgroup2(t), "palisade-test-")
+	root, _ := hierarchy(t)
+	directory, err := os.MkdirTemp(root, "palisade-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,17 +64,75 @@ func removeGroup(t *testing.T, directory string) {
 	}
 }
 
-// cgroup2 is the root of the hierarchy that workloads are told apart by.
-func cgroup2(t *testing.T) string {
+// hierarchies are where the one that workloads are told apart by may be mounted, best first.
+var hierarchies = []struct {
+	root  string
+	magic int64
+}{
+	{"/sys/fs/cgroup", unix.CGROUP2_SUPER_MAGIC}, {"/sys/fs/cgroup/unified", unix.CGROUP2_SUPER_MAGIC},
+	{"/sys/fs/cgroup/memory", unix.CGROUP_SUPER_MAGIC}, // if cgroup2 is not in use
+}
+
+// hierarchy is its root, and whether it is cgroup2.
+func hierarchy(t *testing.T) (root string, second bool) {
 	t.Helper()
-	for _, path := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+	for _, h := range hierarchies {
 		var at unix.Statfs_t
-		if unix.Statfs(path, &at) == nil && at.Type == unix.CGROUP2_SUPER_MAGIC {
-			return path
+		if unix.Statfs(h.root, &at) == nil && int64(at.Type) == h.magic {
+			return h.root, h.magic == unix.CGROUP2_SUPER_MAGIC
 		}
 	}
-	t.Skip("no cgroup2 hierarchy is mounted")
-	return ""
+	t.Skip("no cgroup hierarchy is mounted in which workloads are told apart")
+	return "", false
+}
+
+// startIn starts a command in a cgroup: from its first instruction on.
+func startIn(t *testing.T, cmd *exec.Cmd, directory string) error {
+	t.Helper()
+	root, second := hierarchy(t)
+	if second {
+		group, err := os.Open(directory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer group.Close()
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
+		return cmd.Start()
+	}
+	// The first version lets a thread be elsewhere than its process; what it forks is where it is.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := os.WriteFile(filepath.Join(directory, "tasks"), []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Start()
+	if err := os.WriteFile(filepath.Join(root, "tasks"), []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	return err
+}
+
+// runIn is cmd.CombinedOutput in a cgroup.
+func runIn(t *testing.T, cmd *exec.Cmd, directory string) (string, error) {
+	t.Helper()
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	err := startIn(t, cmd, directory)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	return strings.TrimSpace(output.String()), err
+}
+
+// performIn is perform in a cgroup.
+func performIn(t *testing.T, directory, role string, args ...string) (pid uint32, output string) {
+	t.Helper()
+	cmd := actor(t, role, args...)
+	out, err := runIn(t, cmd, directory)
+	if err != nil {
+		t.Fatalf("role %s: %v: %s", role, err, out)
+	}
+	return uint32(cmd.Process.Pid), out
 }
 
 // add moves a process into the cgroup.

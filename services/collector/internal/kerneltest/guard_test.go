@@ -247,9 +247,8 @@ func TestGuardsKnowWhoseTheyAre(t *testing.T) {
 	}
 	for _, levels := range []int{0, 1, 40} {
 		cmd := actor(t, "forbidden", "write", dir, "1")
-		inGroup(t, cmd, parent.nested(t, levels))
-		out, err := cmd.CombinedOutput()
-		if w.set.Tier().CanDeny() && (err != nil || string(out) != "0") {
+		out, err := runIn(t, cmd, parent.nested(t, levels))
+		if w.set.Tier().CanDeny() && (err != nil || out != "0") {
 			t.Errorf("%d levels below the guard's cgroup: %q, %v, want denied", levels, out, err)
 		}
 		if !w.set.Tier().CanDeny() && err == nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strconv"
 	"syscall"
 	"testing"
@@ -104,25 +103,6 @@ func acceptAll(t *testing.T, address string) {
 	}()
 }
 
-// performIn is perform in a cgroup.
-func performIn(t *testing.T, directory, role string, args ...string) (pid uint32, output string) {
-	t.Helper()
-	cmd := actor(t, role, args...)
-	inGroup(t, cmd, directory)
-	return performed(t, cmd)
-}
-
-// inGroup makes a command start in a cgroup.
-func inGroup(t *testing.T, cmd *exec.Cmd, directory string) {
-	t.Helper()
-	group, err := os.Open(directory)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = group.Close() })
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
-}
-
 // beside is another workload that does what is forbidden to one, again and again.
 type beside struct{ talker *talker }
 
@@ -215,6 +195,10 @@ func TestGuardsHoldWhileTheCollectorIsDead(t *testing.T) {
 	made := tryWhileDead(t, dir)
 	w := loadWith(t, pinned(pins))
 	t.Cleanup(func() {
+		// The kernel lets go of programs some time later, and the directory is to be removed now.
+		if _, err := guard.NewTable(w.set.Guards()).Apply(nil); err != nil {
+			t.Error(err)
+		}
 		if err := w.set.Remove(); err != nil {
 			t.Error(err)
 		}

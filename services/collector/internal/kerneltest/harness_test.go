@@ -201,14 +201,10 @@ func actor(t *testing.T, role string, args ...string) *exec.Cmd {
 // perform runs an actor to its end, which must be good, and returns its pid and what it printed.
 func perform(t *testing.T, role string, args ...string) (pid uint32, output string) {
 	t.Helper()
-	return performed(t, actor(t, role, args...))
-}
-
-func performed(t *testing.T, cmd *exec.Cmd) (pid uint32, output string) {
-	t.Helper()
+	cmd := actor(t, role, args...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v: %v: %s", cmd.Args, err, out)
+		t.Fatalf("role %s: %v: %s", role, err, out)
 	}
 	return uint32(cmd.Process.Pid), strings.TrimSpace(string(out))
 }

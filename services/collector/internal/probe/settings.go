@@ -56,8 +56,8 @@ func KindsOf(kinds ...record.Kind) Kinds {
 	return set
 }
 
-// put makes these kinds and opens what is recorded from now on. The other kinds cost a look-up.
-func (s *Set) put(kinds Kinds, opens uint64) error {
+// put makes these kinds, opens and peers what is recorded from now on. The other kinds cost a look-up.
+func (s *Set) put(kinds Kinds, opens, peers uint64) error {
 	rates := s.rates
 	value := collectorSettings{
 		Owner:         s.generation,
@@ -67,6 +67,7 @@ func (s *Set) put(kinds Kinds, opens uint64) error {
 		UrgentBurstNs: uint64(rates.BurstSeconds) * second,
 		BulkBurstNs:   uint64(rates.BurstSeconds) * second,
 		Opens:         opens,
+		Peers:         peers,
 	}
 	if err := s.maps.Settings.Put(uint32(0), value); err != nil {
 		return fmt.Errorf("set what is wanted: %w", err)
@@ -96,7 +97,7 @@ const always = Kinds(1<<record.Exec | 1<<record.Fork | 1<<record.Exit)
 
 // WantInterest records what a subscriber asks for, from now on: until the change nothing is missing of what was asked
 // for before, and after it nothing of what is asked for now. One call at a time. It fails if the subscriber names a class that
-// does not exist.
+// does not exist, or what is no network.
 func (s *Set) WantInterest(interest *collectorv1.Interest) error {
 	kinds := always
 	for _, class := range interest.GetClasses() {
@@ -119,10 +120,14 @@ func (s *Set) WantInterest(interest *collectorv1.Interest) error {
 	if err != nil {
 		return err
 	}
-	if err := s.put(kinds, opens); err != nil {
+	peers, err := s.addPeers(now.Peers, interest.GetPeers())
+	if err != nil {
 		return err
 	}
-	return s.removeLists(number)
+	if err := s.put(kinds, opens, peers); err != nil {
+		return err
+	}
+	return errors.Join(s.removeLists(number), s.removePeers(peers))
 }
 
 // What settings.opens says, see bpf/ring.h. The lower half numbers the list of reads; the list of writes is the next one.

@@ -74,6 +74,17 @@ const (
 	Directory
 )
 
+// PeerPart is a part of the far end of a connection that is made, or of a datagram that is sent.
+type PeerPart uint8
+
+// The parts.
+const (
+	// NoPeer: the field says nothing of the far end.
+	NoPeer PeerPart = iota
+	PeerAddress
+	PeerPort
+)
+
 // Field is one name a rule may use. Exactly one of the getters for its type is set: the plain one
 // answers one value or none, the Any one says whether any of several values satisfies match.
 // Getters read nothing but the Context, and are asked only of events of the field's Kinds. Those of composed values
@@ -107,6 +118,8 @@ type Field struct {
 	ByAccess bool
 	// Path says what of an open's path the field holds.
 	Path PathPart
+	// Peer says what of an outgoing connection's far end the field holds.
+	Peer PeerPart
 	// Deprecated says why a rule should not use the field.
 	Deprecated string
 

@@ -67,12 +67,20 @@ type Interest struct {
 	Kinds field.Kinds
 	// Reads and Writes are of files that are opened. One that is opened for both is wanted if either wants it.
 	Reads, Writes Paths
+	// Peers are of connections that are made and of datagrams that are sent.
+	Peers Peers
 }
 
-// New is the interest in kinds of events, and in opens if they are among them. The life cycle of processes is always of
+// peerKinds are those whose peers can be chosen.
+const peerKinds = field.KindConnect | field.KindSend
+
+// New is the interest in kinds of events, and in opens and peers if they are among them. The life cycle of processes is always of
 // interest.
-func New(kinds field.Kinds, opens Opens) Interest {
+func New(kinds field.Kinds, opens Opens, peers Peers) Interest {
 	i := Interest{Kinds: kinds | field.LifeCycle}
+	if kinds.Has(peerKinds) {
+		i.Peers = peers
+	}
 	if !kinds.Has(field.KindFileOpen) {
 		return i
 	}
@@ -97,6 +105,9 @@ func New(kinds field.Kinds, opens Opens) Interest {
 func (i Interest) Admits(e *eventv1.Event) bool {
 	kind := field.KindOf(e)
 	open := e.GetFileOpen()
+	if i.Kinds.Has(kind) && peerKinds.Has(kind) {
+		return i.Peers.admit(e)
+	}
 	if !i.Kinds.Has(kind) || open == nil {
 		return i.Kinds.Has(kind)
 	}
@@ -117,6 +128,9 @@ func (i Interest) Message() *collectorv1.Interest {
 	if i.Kinds.Has(field.KindFileOpen) {
 		m.Reads, m.Writes = i.Reads.message(), i.Writes.message()
 	}
+	if i.Kinds.Has(peerKinds) {
+		m.Peers = i.Peers.message()
+	}
 	return m
 }
 
@@ -133,6 +147,9 @@ func (i Interest) String() string {
 	}
 	if kinds.Has(field.KindFileOpen) {
 		words += fmt.Sprintf(" (file_open: reads %s, writes %s)", i.Reads.words(), i.Writes.words())
+	}
+	if kinds.Has(peerKinds) && !i.Peers.All {
+		words += fmt.Sprintf(" (peers %s)", i.Peers.words())
 	}
 	return words
 }

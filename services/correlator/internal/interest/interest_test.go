@@ -107,7 +107,7 @@ func TestWhatIsWanted(t *testing.T) {
 	}
 	i := interest.New(field.KindFileOpen|field.KindExisting, interest.Opens{
 		interest.ReadOnly: below("/r"), interest.WriteOnly: below("/w"), interest.ReadWrite: below("/r/x", "/b"), interest.PathOnly: below("/p"),
-	})
+	}, interest.Peers{})
 	for name, tt := range map[string]struct {
 		event *eventv1.Event
 		want  bool
@@ -140,11 +140,11 @@ func TestWhatIsWanted(t *testing.T) {
 	if got, want := i.String(), "exec fork exit file_open (file_open: reads below 2 paths, writes below 2 paths)"; got != want {
 		t.Errorf("String() = %s, want %s", got, want)
 	}
-	all := interest.New(field.AllKinds, interest.Opens{interest.ReadWrite: interest.Everything()})
+	all := interest.New(field.AllKinds, interest.Opens{interest.ReadWrite: interest.Everything()}, interest.Everybody())
 	if got, want := all.String(), "everything (file_open: reads none, writes all)"; got != want {
 		t.Errorf("String() = %s, want %s", got, want)
 	}
-	if m := interest.New(field.KindConnect, interest.Opens{}).Message(); m.GetReads() != nil || m.GetWrites() != nil || len(m.GetClasses()) != 4 {
+	if m := interest.New(field.KindConnect, interest.Opens{}, interest.Everybody()).Message(); m.GetReads() != nil || m.GetWrites() != nil || len(m.GetClasses()) != 4 {
 		t.Errorf("Message() = %v, want connect and the life cycle, and no files", m)
 	}
 }

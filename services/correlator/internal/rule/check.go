@@ -13,7 +13,7 @@ import (
 
 // check compiles one comparison.
 func (c *compiler) check(n *condition.Check) compiled {
-	out := compiled{known: never, size: 1, paths: interest.Everything()}
+	out := compiled{known: never, size: 1, paths: interest.Everything(), peers: interest.Everybody()}
 	f, ok := c.operand(n.Left, &out)
 	if !ok {
 		return out
@@ -45,7 +45,7 @@ func (c *compiler) check(n *condition.Check) compiled {
 	case f.Type == field.Bool:
 		out.match = c.booleans(n, f)
 	case f.Type == field.Address || f.Type == field.Network:
-		out.match = c.addresses(n, f)
+		out.match = c.addresses(n, f, &out)
 	default:
 		out.match = c.strings(n, f, &out)
 	}
@@ -198,6 +198,7 @@ func (c *compiler) numbers(n *condition.Check, f field.Field, out *compiled) pre
 			out.notes = append(out.notes, note{place: c.text.place(n.Left.Offset), field: n.Left.Field, msg: n.Left.Field + " is not always known: " + f.Doc})
 		}
 	}
+	out.peers = interest.MatchingPorts(f.Peer, n.Op, values)
 	match := numberMatcher(n.Op, values)
 	switch {
 	case f.AnyNum != nil && f.AllNotEqual && n.Op == condition.NotEqual:
@@ -285,7 +286,7 @@ func (c *compiler) booleans(n *condition.Check, f field.Field) predicate {
 	}
 }
 
-func (c *compiler) addresses(n *condition.Check, f field.Field) predicate {
+func (c *compiler) addresses(n *condition.Check, f field.Field, out *compiled) predicate {
 	if n.Op != condition.Equal && n.Op != condition.NotEqual && n.Op != condition.In && n.Op != condition.Intersects {
 		return c.wrongOp(n, f)
 	}
@@ -298,6 +299,7 @@ func (c *compiler) addresses(n *condition.Check, f field.Field) predicate {
 		}
 		nets = append(nets, p)
 	}
+	out.peers = interest.MatchingAddresses(f.Peer, n.Op, nets)
 	inAny := func(ip netip.Addr) bool {
 		for _, p := range nets {
 			if p.Contains(ip) {

@@ -29,6 +29,8 @@ type compiled struct {
 	notes []note
 	// paths hold every file of whose opening the condition can be true, if known is depends.
 	paths interest.Paths
+	// peers hold the far end of every outgoing connection of which it can be, if known is depends.
+	peers interest.Peers
 }
 
 // reach is the files of whose opening the condition can be true.
@@ -40,6 +42,18 @@ func (c compiled) reach() interest.Paths {
 		return interest.Everything()
 	default:
 		return c.paths
+	}
+}
+
+// reachPeers is the far ends of the outgoing connections of which the condition can be true.
+func (c compiled) reachPeers() interest.Peers {
+	switch c.known {
+	case never:
+		return interest.Peers{}
+	case always:
+		return interest.Everybody()
+	default:
+		return c.peers
 	}
 }
 
@@ -169,11 +183,11 @@ func (c *compiler) macro(m *macro) compiled {
 
 // all is true if every term is. Terms known to be true drop out; one known to be false decides.
 func all(terms []compiled) compiled {
-	out := compiled{known: always, paths: interest.Everything()}
+	out := compiled{known: always, paths: interest.Everything(), peers: interest.Everybody()}
 	var rest []predicate
 	for _, t := range terms {
 		out.size += t.size
-		out.paths = out.paths.And(t.reach())
+		out.paths, out.peers = out.paths.And(t.reach()), out.peers.And(t.reachPeers())
 		out.notes = appendNotes(out.notes, t.notes)
 		switch {
 		case t.known == never:
@@ -212,7 +226,7 @@ func oneOf(terms []compiled) compiled {
 	var rest []predicate
 	for _, t := range terms {
 		out.size += t.size
-		out.paths = out.paths.Or(t.reach())
+		out.paths, out.peers = out.paths.Or(t.reach()), out.peers.Or(t.reachPeers())
 		out.notes = appendNotes(out.notes, t.notes)
 		switch {
 		case t.known == always:
@@ -244,9 +258,9 @@ func oneOf(terms []compiled) compiled {
 	return out
 }
 
-// not may be true of any file: its term holds more of them than those of which the condition is true.
+// not may be true of any file or peer: its term holds more of them than those of which the condition is true.
 func not(t compiled) compiled {
-	t.paths = interest.Everything()
+	t.paths, t.peers = interest.Everything(), interest.Everybody()
 	switch t.known {
 	case never:
 		t.known = always

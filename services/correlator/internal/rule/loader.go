@@ -172,11 +172,12 @@ type compilers struct {
 }
 
 // compiledRule is a rule with its condition for each kind of event, nil for kinds that can not
-// match, and the files of whose opening it can be true.
+// match, the files of whose opening it can be true, and the peers of outgoing connections.
 type compiledRule struct {
 	rule   *Rule
 	byKind [field.NumKinds]predicate
 	opens  interest.Opens
+	peers  interest.Peers
 }
 
 func (s *Set) add(c compiledRule) {
@@ -189,7 +190,7 @@ func (s *Set) add(c compiledRule) {
 			s.byKind[i] = append(s.byKind[i], candidate{c.rule, match})
 		}
 	}
-	s.opens = s.opens.Or(c.opens)
+	s.opens, s.peers = s.opens.Or(c.opens), s.peers.Or(c.peers)
 }
 
 // compileRule compiles a rule for all kinds at once, which finds what is wrong with it, and then
@@ -217,6 +218,9 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 		if match := kind.rule(trees); match.known != never {
 			r.Kinds |= 1 << i
 			c.byKind[i] = match.predicate()
+			if kind.kinds.Has(field.KindConnect | field.KindSend) {
+				c.peers = c.peers.Or(match.reachPeers())
+			}
 		}
 	}
 	if r.Kinds.Has(field.KindFileOpen) {

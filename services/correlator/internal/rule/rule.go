@@ -58,6 +58,8 @@ type Set struct {
 	byKind [field.NumKinds][]candidate
 	// opens hold every file of whose opening an enabled rule can be true.
 	opens interest.Opens
+	// peers hold the far end of every outgoing connection of which one can be.
+	peers interest.Peers
 }
 
 // candidate is a rule that can match a kind of event, with its condition compiled for that kind.
@@ -113,7 +115,7 @@ func (s *Set) Match(c *field.Context, yield func(*Rule)) {
 func (s *Set) Rules() []*Rule { return s.rules }
 
 // Interest is what the set needs of the kernel.
-func (s *Set) Interest() interest.Interest { return interest.New(s.Kinds(), s.opens) }
+func (s *Set) Interest() interest.Interest { return interest.New(s.Kinds(), s.opens, s.peers) }
 
 // Kinds are the kinds of event that any enabled rule can match.
 func (s *Set) Kinds() field.Kinds {
