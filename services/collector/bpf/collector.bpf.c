@@ -163,7 +163,7 @@ int on_task(struct bpf_iter__task *ctx)
 	a = area_of(iterator_area);
 	if (!e || !a)
 		return 0;
-	workload_id(task); /* kept for user space */
+	workload_find((__u64)cgroup_of(BPF_CORE_READ(task, cgroups))); /* kept for user space */
 	end = exec_fill(e, a, iterator_area, task, RECORD_EXISTING);
 	((struct record_header *)e->record)->size = end;
 	bpf_seq_write(ctx->meta->seq, e->record, end);

@@ -25,16 +25,31 @@ struct {
 	__type(value, __u8);
 } peer_interests SEC(".maps");
 
-/* A peer by the two halves of its address as IPv6, in network order. */
+/* An IPv4 address as IPv6 writes it, ::ffff:a.b.c.d (RFC 4291 2.5.5.2), into 16 zero bytes. */
+static __always_inline __u8 *mapped_v4(__u8 *ip)
+{
+	ip[10] = 0xff;
+	ip[11] = 0xff;
+	return ip + 12;
+}
+
+#define MAPPED_NONE 0xffff0000 /* the lower half of ::ffff:0.0.0.0 */
+
+/*
+ * Whether somebody asked for a peer, given as the two halves of its address as IPv6, in network order. One that could not be read
+ * may be any. Global, so that the verifier walks it once and not for each program's every record: its memory is the collector's.
+ */
 __attribute__((noinline)) int peer_listed(__u64 upper, __u64 lower, __u32 port)
 {
 	struct peer_interest_key key = { .bits = (PEER_INTEREST_FIXED + 16) * 8, .port = port };
 	struct settings *now = settings_now();
 	__u64 list;
 
-	if (!now)
+	if (!now || (!port && !upper && (!lower || lower == MAPPED_NONE)))
 		return true;
 	list = *(volatile __u64 *)&now->peers;
+	if (!(list & PEERS_LISTED))
+		return true;
 	key.list = list;
 	__builtin_memcpy(key.ip, &upper, sizeof(upper));
 	__builtin_memcpy(key.ip + 8, &lower, sizeof(lower));
@@ -46,31 +61,6 @@ __attribute__((noinline)) int peer_listed(__u64 upper, __u64 lower, __u32 port)
 	return list != *(volatile __u64 *)&now->peers; /* that list may be gone */
 }
 
-/* Whether peers of that kind of record are looked at before it is made. */
-static __always_inline bool peers_chosen(__u32 kind)
-{
-	struct settings *now = settings_now();
-
-	return (kind == RECORD_CONNECT || kind == RECORD_SEND) && now && now->peers & PEERS_LISTED;
-}
-
-/* The zeros of a peer that was taken away, or could not be read. */
-static __always_inline bool no_peer(struct socket_record *r)
-{
-	const __u64 *remote = (void *)r->remote;
-
-	return r->remote_port == 0 && remote[0] == 0 && remote[1] == 0;
-}
-
-/* An IPv4 address as IPv6 writes it, ::ffff:a.b.c.d (RFC 4291 2.5.5.2), into 16 zero bytes. */
-static __always_inline __u8 *mapped_v4(__u8 *ip)
-{
-	ip[10] = 0xff;
-	ip[11] = 0xff;
-	return ip + 12;
-}
-
-/* Whether the peer in the record is. One that could not be read may be any. */
 static __always_inline bool peer_wanted(struct socket_record *r)
 {
 	__u64 halves[2] = {};
@@ -79,5 +69,5 @@ static __always_inline bool peer_wanted(struct socket_record *r)
 		__builtin_memcpy(mapped_v4((void *)halves), r->remote, 4);
 	else
 		__builtin_memcpy(halves, r->remote, 16);
-	return no_peer(r) || peer_listed(halves[0], halves[1], r->remote_port);
+	return peer_listed(halves[0], halves[1], r->remote_port);
 }

@@ -152,6 +152,14 @@ static __always_inline bool under_way(long result)
 	return result == 0 || result == -EINPROGRESS || result == -EINTR || result == -ERESTARTSYS;
 }
 
+/* connect() to AF_UNSPEC takes a datagram socket's destination away. */
+static __always_inline bool dissolved(struct socket_record *r)
+{
+	const __u64 *remote = (void *)r->remote;
+
+	return r->remote_port == 0 && remote[0] == 0 && remote[1] == 0;
+}
+
 /*
  * What a connect that has returned came to. A refused socket has forgotten where it was to go: only the caller's memory may
  * still know. Returns false if there is nothing to tell.
@@ -166,15 +174,15 @@ static __always_inline bool connect_fill(struct socket_build *b, struct task_str
 	socket_fill(&b->r, sk);
 	if (kind == RECORD_CONNECT_UNIX || !under_way(result))
 		given_fill(b, given, false);
-	else if (no_peer(&b->r)) /* connect() to AF_UNSPEC takes a datagram socket's away */
+	else if (dissolved(&b->r))
 		return false;
 	return true;
 }
 
-/* Of a record whose peer decides whether it is made, which comes before the rate; the others are admitted. */
-static __always_inline bool chosen_admit(struct socket_record *r, struct task_struct *task, __u32 kind, bool chosen)
+/* Whether the peer is wanted, unless a guard stands there, comes before the rate: so the peer must be known by now. */
+static __always_inline bool connect_admit(struct socket_record *r, struct task_struct *task, __u32 kind, __u32 guard)
 {
-	return !chosen || (peer_wanted(r) && admit(workload_id(task), kind));
+	return (guard || kind != RECORD_CONNECT || peer_wanted(r)) && admit(workload_id(task), kind);
 }
 
 static __attribute__((noinline)) int emit_connect(struct task_struct *task, struct sock *sk,
@@ -182,19 +190,18 @@ static __attribute__((noinline)) int emit_connect(struct task_struct *task, stru
 {
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	__u32 kind = family == AF_UNIX ? RECORD_CONNECT_UNIX : RECORD_CONNECT;
-	bool chosen = !guard && peers_chosen(kind);
 	struct socket_build *b;
 	struct area *a;
 
 	if (family != AF_UNIX && !speaks_ip(family))
 		return 0;
-	if ((!guard && !wanted(kind)) || (!chosen && !admit(workload_id(task), kind)))
+	if (!guard && !wanted(kind))
 		return 0;
 	b = build_begin(task, kind, &a);
 	if (!b)
 		return 0;
 	b->r.header.kind = kind;
-	if (connect_fill(b, task, sk, given, result) && chosen_admit(&b->r, task, kind, chosen)) {
+	if (connect_fill(b, task, sk, given, result) && connect_admit(&b->r, task, kind, guard)) {
 		if (guard)
 			header_kill(&b->r.header, guard);
 		socket_submit(b, kind);
@@ -207,11 +214,10 @@ static __attribute__((noinline)) int emit_connect(struct task_struct *task, stru
 static __always_inline void emit_socket(struct task_struct *task, struct sock *sk, __u32 kind,
 					struct given_address *given, __u32 guard)
 {
-	bool chosen = !guard && peers_chosen(kind);
 	struct socket_build *b;
 	struct area *a;
 
-	if (!chosen && !admit(workload_id(task), kind))
+	if (kind != RECORD_CONNECT && !admit(workload_id(task), kind))
 		return;
 	b = build_begin(task, kind, &a);
 	if (!b)
@@ -222,7 +228,7 @@ static __always_inline void emit_socket(struct task_struct *task, struct sock *s
 	socket_fill(&b->r, sk);
 	if (given)
 		given_fill(b, given, kind == RECORD_BIND);
-	if (chosen_admit(&b->r, task, kind, chosen))
+	if (kind != RECORD_CONNECT || connect_admit(&b->r, task, kind, guard))
 		socket_submit(b, kind);
 	give_back(&a->busy);
 }
@@ -279,8 +285,7 @@ static __attribute__((noinline)) int emit_send(struct task_struct *task, struct 
 		return 0;
 	socket_fill(&b->r, sk);
 	given_fill(b, given, false);
-	if ((!peers_chosen(RECORD_SEND) || peer_wanted(&b->r)) && peer_is_new(sk, &b->r) &&
-	    admit(workload_id(task), RECORD_SEND)) {
+	if (peer_wanted(&b->r) && peer_is_new(sk, &b->r) && admit(workload_id(task), RECORD_SEND)) {
 		header_fill(&b->r.header, task, RECORD_SEND);
 		header_result(&b->r.header, result);
 		socket_submit(b, RECORD_SEND);

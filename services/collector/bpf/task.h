@@ -9,8 +9,9 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-static __always_inline __u64 cgroup_id_of(struct css_set *set)
+static __always_inline __u64 cgroup_id(struct task_struct *task)
 {
+	struct css_set *set = LOAD(task, cgroups);
 	struct cgroup *cgroup;
 
 	if (!by_memory_v1())
@@ -19,19 +20,10 @@ static __always_inline __u64 cgroup_id_of(struct css_set *set)
 	return BPF_CORE_READ(cgroup, kn, id);
 }
 
-static __always_inline __u64 cgroup_id(struct task_struct *task)
-{
-	struct css_set *set = LOAD(task, cgroups);
-
-	return cgroup_id_of(set);
-}
-
-/* Whose rate it is, and whose loss: a nested cgroup is no way to another one. */
+/* Whose rate it is, and whose loss: a nested cgroup is no way to another one. The task is the current one. */
 static __always_inline __u64 workload_id(struct task_struct *task)
 {
-	struct css_set *set = LOAD(task, cgroups);
-
-	return workload_of(set, cgroup_id_of(set));
+	return workload_of_current(cgroup_id(task));
 }
 
 /*

@@ -13,7 +13,7 @@
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 4096);
 	__type(key, __u64); /* cgroup id */
 	__type(value, __u8);
 } workloads SEC(".maps");
@@ -35,15 +35,45 @@ struct home {
 /* A value may become another cgroup's while it is looked at, so it says whose it is. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 4096);
 	__type(key, __u64); /* cgroup id */
 	__type(value, struct home);
 } homes SEC(".maps");
 
-static __attribute__((noinline)) __u64 home_find(struct css_set *set, __u64 generation)
+static __always_inline __u64 workloads_now(void)
 {
-	struct cgroup *cgroup = cgroup_of(set);
-	struct home home = { .cgroup_id = BPF_CORE_READ(cgroup, kn, id), .generation = generation };
+	__u32 zero = 0;
+	__u64 *generation = bpf_map_lookup_elem(&workloads_generation, &zero);
+
+	return generation ? *generation : 0;
+}
+
+/*
+ * This function and those below are global, so that the verifier walks them once and not for each program's every record: its
+ * memory is the collector's. So they are given numbers.
+ */
+
+/* What was found of a cgroup before: its workload's, or itself if it has none. 0 if it must be looked for. */
+__attribute__((noinline)) __u64 workload_found(__u64 id)
+{
+	__u64 generation = workloads_now(), workload;
+	struct home *home;
+
+	if (!generation)
+		return id;
+	home = bpf_map_lookup_elem(&homes, &id);
+	if (!home || home->generation != generation)
+		return 0;
+	workload = home->workload;
+	if (home->cgroup_id != id)
+		return 0;
+	return workload ? workload : id;
+}
+
+__attribute__((noinline)) __u64 workload_find(__u64 address)
+{
+	struct cgroup *cgroup = (void *)address;
+	struct home home = { .cgroup_id = BPF_CORE_READ(cgroup, kn, id), .generation = workloads_now() };
 	__u32 level = levels_above(cgroup), i;
 	__u64 id = home.cgroup_id;
 
@@ -58,33 +88,22 @@ static __attribute__((noinline)) __u64 home_find(struct css_set *set, __u64 gene
 		id = ancestor_id(cgroup, level);
 	}
 	bpf_map_update_elem(&homes, &home.cgroup_id, &home, BPF_ANY);
-	return home.workload;
+	return home.workload ? home.workload : home.cgroup_id;
 }
 
-/* The cgroup of the workload that the tasks of a css_set belong to; if of none, their own, which is id. */
-static __always_inline __u64 workload_of(struct css_set *set, __u64 id)
+/* The cgroup of the workload that the current task belongs to; if to none, its own, which is id. */
+__attribute__((noinline)) __u64 workload_of_current(__u64 id)
 {
-	__u32 zero = 0;
-	__u64 *generation = bpf_map_lookup_elem(&workloads_generation, &zero), workload;
-	struct home *home;
+	struct task_struct *task = (struct task_struct *)current_task();
+	__u64 workload = workload_found(id);
 
-	if (!generation || !*generation)
-		return id;
-	home = bpf_map_lookup_elem(&homes, &id);
-	if (home && home->generation == *generation) {
-		workload = home->workload;
-		if (home->cgroup_id == id)
-			return workload ? workload : id;
-	}
-	workload = home_find(set, *generation);
-	return workload ? workload : id;
+	return workload ? workload : workload_find((__u64)cgroup_of(BPF_CORE_READ(task, cgroups)));
 }
 
 /* The same for a cgroup in which something has happened before. */
 static __always_inline __u64 workload_known(__u64 id)
 {
-	struct home *home = bpf_map_lookup_elem(&homes, &id);
-	__u64 workload = home ? home->workload : 0;
+	__u64 workload = workload_found(id);
 
-	return workload && home->cgroup_id == id ? workload : id;
+	return workload ? workload : id;
 }

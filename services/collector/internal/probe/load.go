@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -17,9 +18,14 @@ import (
 	"github.com/palisade-sec/palisade/services/collector/internal/kernel"
 )
 
+// loadingGCPercent makes Go collect its garbage earlier while programs are loaded.
+const loadingGCPercent = 20
+
 // Load loads and attaches everything, or takes over what an earlier collector left pinned. If a required hook is refused, nothing
 // stays behind but what was there before.
 func Load(cfg Config) (*Set, error) {
+	// What the verifier needs counts against the same limit of memory as types and programs that were read, and are garbage.
+	defer debug.SetGCPercent(debug.SetGCPercent(loadingGCPercent))
 	running, err := kernel.Read()
 	if err != nil {
 		return nil, err
