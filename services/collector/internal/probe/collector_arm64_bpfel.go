@@ -45,6 +45,14 @@ type collectorGuardFileKey struct {
 	Pad        uint32
 }
 
+type collectorGuardNameKey struct {
+	_          structs.HostLayout
+	Bits       uint32
+	Generation uint32
+	Scope      uint32
+	Name       [240]uint8
+}
+
 type collectorGuardNetworkKey struct {
 	_          structs.HostLayout
 	Bits       uint32
@@ -83,10 +91,25 @@ type collectorGuardSettings struct {
 	Families   uint32
 }
 
+type collectorHome struct {
+	_          structs.HostLayout
+	CgroupId   uint64
+	Workload   uint64
+	Generation uint64
+}
+
 type collectorIdentity struct {
 	_      structs.HostLayout
 	Epoch  [16]uint8
 	Digest [32]uint8
+}
+
+type collectorPeerInterestKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	List uint32
+	Port uint32
+	Ip   [16]uint8
 }
 
 type collectorPeerKey struct {
@@ -176,6 +199,7 @@ type collectorSettings struct {
 	BulkCostNs    uint64
 	BulkBurstNs   uint64
 	Opens         uint64
+	Peers         uint64
 }
 
 type collectorShortfall struct {
@@ -202,12 +226,15 @@ const (
 	collectorMapExecAreas             = "exec_areas"
 	collectorMapGuardFiles            = "guard_files"
 	collectorMapGuardKeys             = "guard_keys"
+	collectorMapGuardNames            = "guard_names"
 	collectorMapGuardNetworks         = "guard_networks"
 	collectorMapGuardPaths            = "guard_paths"
 	collectorMapGuardProperties       = "guard_properties"
 	collectorMapGuardScopes           = "guard_scopes"
 	collectorMapGuardSettings         = "guard_settings"
+	collectorMapHomes                 = "homes"
 	collectorMapIdentity              = "identity"
+	collectorMapPeerInterests         = "peer_interests"
 	collectorMapPeers                 = "peers"
 	collectorMapPrefixes              = "prefixes"
 	collectorMapProgress              = "progress"
@@ -216,6 +243,8 @@ const (
 	collectorMapShortfallsOther       = "shortfalls_other"
 	collectorMapTold                  = "told"
 	collectorMapUrgent                = "urgent"
+	collectorMapWorkloads             = "workloads"
+	collectorMapWorkloadsGeneration   = "workloads_generation"
 	collectorProgOnBprmCheck          = "on_bprm_check"
 	collectorProgOnCallExec           = "on_call_exec"
 	collectorProgOnCallMemfd          = "on_call_memfd"
@@ -374,27 +403,32 @@ type collectorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type collectorMapSpecs struct {
-	Areas           *ebpf.MapSpec `ebpf:"areas"`
-	Awake           *ebpf.MapSpec `ebpf:"awake"`
-	Buckets         *ebpf.MapSpec `ebpf:"buckets"`
-	Bulk            *ebpf.MapSpec `ebpf:"bulk"`
-	ExecAreas       *ebpf.MapSpec `ebpf:"exec_areas"`
-	GuardFiles      *ebpf.MapSpec `ebpf:"guard_files"`
-	GuardKeys       *ebpf.MapSpec `ebpf:"guard_keys"`
-	GuardNetworks   *ebpf.MapSpec `ebpf:"guard_networks"`
-	GuardPaths      *ebpf.MapSpec `ebpf:"guard_paths"`
-	GuardProperties *ebpf.MapSpec `ebpf:"guard_properties"`
-	GuardScopes     *ebpf.MapSpec `ebpf:"guard_scopes"`
-	GuardSettings   *ebpf.MapSpec `ebpf:"guard_settings"`
-	Identity        *ebpf.MapSpec `ebpf:"identity"`
-	Peers           *ebpf.MapSpec `ebpf:"peers"`
-	Prefixes        *ebpf.MapSpec `ebpf:"prefixes"`
-	Progress        *ebpf.MapSpec `ebpf:"progress"`
-	Settings        *ebpf.MapSpec `ebpf:"settings"`
-	Shortfalls      *ebpf.MapSpec `ebpf:"shortfalls"`
-	ShortfallsOther *ebpf.MapSpec `ebpf:"shortfalls_other"`
-	Told            *ebpf.MapSpec `ebpf:"told"`
-	Urgent          *ebpf.MapSpec `ebpf:"urgent"`
+	Areas               *ebpf.MapSpec `ebpf:"areas"`
+	Awake               *ebpf.MapSpec `ebpf:"awake"`
+	Buckets             *ebpf.MapSpec `ebpf:"buckets"`
+	Bulk                *ebpf.MapSpec `ebpf:"bulk"`
+	ExecAreas           *ebpf.MapSpec `ebpf:"exec_areas"`
+	GuardFiles          *ebpf.MapSpec `ebpf:"guard_files"`
+	GuardKeys           *ebpf.MapSpec `ebpf:"guard_keys"`
+	GuardNames          *ebpf.MapSpec `ebpf:"guard_names"`
+	GuardNetworks       *ebpf.MapSpec `ebpf:"guard_networks"`
+	GuardPaths          *ebpf.MapSpec `ebpf:"guard_paths"`
+	GuardProperties     *ebpf.MapSpec `ebpf:"guard_properties"`
+	GuardScopes         *ebpf.MapSpec `ebpf:"guard_scopes"`
+	GuardSettings       *ebpf.MapSpec `ebpf:"guard_settings"`
+	Homes               *ebpf.MapSpec `ebpf:"homes"`
+	Identity            *ebpf.MapSpec `ebpf:"identity"`
+	PeerInterests       *ebpf.MapSpec `ebpf:"peer_interests"`
+	Peers               *ebpf.MapSpec `ebpf:"peers"`
+	Prefixes            *ebpf.MapSpec `ebpf:"prefixes"`
+	Progress            *ebpf.MapSpec `ebpf:"progress"`
+	Settings            *ebpf.MapSpec `ebpf:"settings"`
+	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
+	ShortfallsOther     *ebpf.MapSpec `ebpf:"shortfalls_other"`
+	Told                *ebpf.MapSpec `ebpf:"told"`
+	Urgent              *ebpf.MapSpec `ebpf:"urgent"`
+	Workloads           *ebpf.MapSpec `ebpf:"workloads"`
+	WorkloadsGeneration *ebpf.MapSpec `ebpf:"workloads_generation"`
 }
 
 // collectorVariableSpecs contains global variables before they are loaded into the kernel.
@@ -445,27 +479,32 @@ func (o *collectorObjects) Close() error {
 //
 // It can be passed to loadCollectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type collectorMaps struct {
-	Areas           *ebpf.Map `ebpf:"areas"`
-	Awake           *ebpf.Map `ebpf:"awake"`
-	Buckets         *ebpf.Map `ebpf:"buckets"`
-	Bulk            *ebpf.Map `ebpf:"bulk"`
-	ExecAreas       *ebpf.Map `ebpf:"exec_areas"`
-	GuardFiles      *ebpf.Map `ebpf:"guard_files"`
-	GuardKeys       *ebpf.Map `ebpf:"guard_keys"`
-	GuardNetworks   *ebpf.Map `ebpf:"guard_networks"`
-	GuardPaths      *ebpf.Map `ebpf:"guard_paths"`
-	GuardProperties *ebpf.Map `ebpf:"guard_properties"`
-	GuardScopes     *ebpf.Map `ebpf:"guard_scopes"`
-	GuardSettings   *ebpf.Map `ebpf:"guard_settings"`
-	Identity        *ebpf.Map `ebpf:"identity"`
-	Peers           *ebpf.Map `ebpf:"peers"`
-	Prefixes        *ebpf.Map `ebpf:"prefixes"`
-	Progress        *ebpf.Map `ebpf:"progress"`
-	Settings        *ebpf.Map `ebpf:"settings"`
-	Shortfalls      *ebpf.Map `ebpf:"shortfalls"`
-	ShortfallsOther *ebpf.Map `ebpf:"shortfalls_other"`
-	Told            *ebpf.Map `ebpf:"told"`
-	Urgent          *ebpf.Map `ebpf:"urgent"`
+	Areas               *ebpf.Map `ebpf:"areas"`
+	Awake               *ebpf.Map `ebpf:"awake"`
+	Buckets             *ebpf.Map `ebpf:"buckets"`
+	Bulk                *ebpf.Map `ebpf:"bulk"`
+	ExecAreas           *ebpf.Map `ebpf:"exec_areas"`
+	GuardFiles          *ebpf.Map `ebpf:"guard_files"`
+	GuardKeys           *ebpf.Map `ebpf:"guard_keys"`
+	GuardNames          *ebpf.Map `ebpf:"guard_names"`
+	GuardNetworks       *ebpf.Map `ebpf:"guard_networks"`
+	GuardPaths          *ebpf.Map `ebpf:"guard_paths"`
+	GuardProperties     *ebpf.Map `ebpf:"guard_properties"`
+	GuardScopes         *ebpf.Map `ebpf:"guard_scopes"`
+	GuardSettings       *ebpf.Map `ebpf:"guard_settings"`
+	Homes               *ebpf.Map `ebpf:"homes"`
+	Identity            *ebpf.Map `ebpf:"identity"`
+	PeerInterests       *ebpf.Map `ebpf:"peer_interests"`
+	Peers               *ebpf.Map `ebpf:"peers"`
+	Prefixes            *ebpf.Map `ebpf:"prefixes"`
+	Progress            *ebpf.Map `ebpf:"progress"`
+	Settings            *ebpf.Map `ebpf:"settings"`
+	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
+	ShortfallsOther     *ebpf.Map `ebpf:"shortfalls_other"`
+	Told                *ebpf.Map `ebpf:"told"`
+	Urgent              *ebpf.Map `ebpf:"urgent"`
+	Workloads           *ebpf.Map `ebpf:"workloads"`
+	WorkloadsGeneration *ebpf.Map `ebpf:"workloads_generation"`
 }
 
 func (m *collectorMaps) Close() error {
@@ -477,12 +516,15 @@ func (m *collectorMaps) Close() error {
 		m.ExecAreas,
 		m.GuardFiles,
 		m.GuardKeys,
+		m.GuardNames,
 		m.GuardNetworks,
 		m.GuardPaths,
 		m.GuardProperties,
 		m.GuardScopes,
 		m.GuardSettings,
+		m.Homes,
 		m.Identity,
+		m.PeerInterests,
 		m.Peers,
 		m.Prefixes,
 		m.Progress,
@@ -491,6 +533,8 @@ func (m *collectorMaps) Close() error {
 		m.ShortfallsOther,
 		m.Told,
 		m.Urgent,
+		m.Workloads,
+		m.WorkloadsGeneration,
 	)
 }
 

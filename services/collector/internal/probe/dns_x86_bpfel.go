@@ -34,6 +34,37 @@ type dnsDnsBuild struct {
 		Pad        uint32
 	}
 	Message [1024]uint8
+	Name    [496]uint8
+	Key     dnsGuardNameKey
+	_       [4]byte
+}
+
+type dnsGuardNameKey struct {
+	_          structs.HostLayout
+	Bits       uint32
+	Generation uint32
+	Scope      uint32
+	Name       [240]uint8
+}
+
+type dnsGuardScopeKey struct {
+	_          structs.HostLayout
+	CgroupId   uint64
+	Generation uint32
+	Pad        uint32
+}
+
+type dnsGuardSettings struct {
+	_          structs.HostLayout
+	Generation uint32
+	Families   uint32
+}
+
+type dnsHome struct {
+	_          structs.HostLayout
+	CgroupId   uint64
+	Workload   uint64
+	Generation uint64
 }
 
 type dnsIdentity struct {
@@ -141,6 +172,7 @@ type dnsSettings struct {
 	BulkCostNs    uint64
 	BulkBurstNs   uint64
 	Opens         uint64
+	Peers         uint64
 }
 
 type dnsShortfall struct {
@@ -165,6 +197,11 @@ const (
 	dnsMapBuckets               = "buckets"
 	dnsMapBulk                  = "bulk"
 	dnsMapDnsBuilds             = "dns_builds"
+	dnsMapDnsBuildsUsed         = "dns_builds_used"
+	dnsMapGuardNames            = "guard_names"
+	dnsMapGuardScopes           = "guard_scopes"
+	dnsMapGuardSettings         = "guard_settings"
+	dnsMapHomes                 = "homes"
 	dnsMapIdentity              = "identity"
 	dnsMapProgress              = "progress"
 	dnsMapSettings              = "settings"
@@ -172,6 +209,8 @@ const (
 	dnsMapShortfallsOther       = "shortfalls_other"
 	dnsMapTold                  = "told"
 	dnsMapUrgent                = "urgent"
+	dnsMapWorkloads             = "workloads"
+	dnsMapWorkloadsGeneration   = "workloads_generation"
 	dnsProgOnEgress             = "on_egress"
 	dnsProgOnIngress            = "on_ingress"
 	dnsVarAnchorChangeRecord    = "anchor_change_record"
@@ -239,18 +278,25 @@ type dnsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type dnsMapSpecs struct {
-	Askers          *ebpf.MapSpec `ebpf:"askers"`
-	Awake           *ebpf.MapSpec `ebpf:"awake"`
-	Buckets         *ebpf.MapSpec `ebpf:"buckets"`
-	Bulk            *ebpf.MapSpec `ebpf:"bulk"`
-	DnsBuilds       *ebpf.MapSpec `ebpf:"dns_builds"`
-	Identity        *ebpf.MapSpec `ebpf:"identity"`
-	Progress        *ebpf.MapSpec `ebpf:"progress"`
-	Settings        *ebpf.MapSpec `ebpf:"settings"`
-	Shortfalls      *ebpf.MapSpec `ebpf:"shortfalls"`
-	ShortfallsOther *ebpf.MapSpec `ebpf:"shortfalls_other"`
-	Told            *ebpf.MapSpec `ebpf:"told"`
-	Urgent          *ebpf.MapSpec `ebpf:"urgent"`
+	Askers              *ebpf.MapSpec `ebpf:"askers"`
+	Awake               *ebpf.MapSpec `ebpf:"awake"`
+	Buckets             *ebpf.MapSpec `ebpf:"buckets"`
+	Bulk                *ebpf.MapSpec `ebpf:"bulk"`
+	DnsBuilds           *ebpf.MapSpec `ebpf:"dns_builds"`
+	DnsBuildsUsed       *ebpf.MapSpec `ebpf:"dns_builds_used"`
+	GuardNames          *ebpf.MapSpec `ebpf:"guard_names"`
+	GuardScopes         *ebpf.MapSpec `ebpf:"guard_scopes"`
+	GuardSettings       *ebpf.MapSpec `ebpf:"guard_settings"`
+	Homes               *ebpf.MapSpec `ebpf:"homes"`
+	Identity            *ebpf.MapSpec `ebpf:"identity"`
+	Progress            *ebpf.MapSpec `ebpf:"progress"`
+	Settings            *ebpf.MapSpec `ebpf:"settings"`
+	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
+	ShortfallsOther     *ebpf.MapSpec `ebpf:"shortfalls_other"`
+	Told                *ebpf.MapSpec `ebpf:"told"`
+	Urgent              *ebpf.MapSpec `ebpf:"urgent"`
+	Workloads           *ebpf.MapSpec `ebpf:"workloads"`
+	WorkloadsGeneration *ebpf.MapSpec `ebpf:"workloads_generation"`
 }
 
 // dnsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -292,18 +338,25 @@ func (o *dnsObjects) Close() error {
 //
 // It can be passed to loadDnsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type dnsMaps struct {
-	Askers          *ebpf.Map `ebpf:"askers"`
-	Awake           *ebpf.Map `ebpf:"awake"`
-	Buckets         *ebpf.Map `ebpf:"buckets"`
-	Bulk            *ebpf.Map `ebpf:"bulk"`
-	DnsBuilds       *ebpf.Map `ebpf:"dns_builds"`
-	Identity        *ebpf.Map `ebpf:"identity"`
-	Progress        *ebpf.Map `ebpf:"progress"`
-	Settings        *ebpf.Map `ebpf:"settings"`
-	Shortfalls      *ebpf.Map `ebpf:"shortfalls"`
-	ShortfallsOther *ebpf.Map `ebpf:"shortfalls_other"`
-	Told            *ebpf.Map `ebpf:"told"`
-	Urgent          *ebpf.Map `ebpf:"urgent"`
+	Askers              *ebpf.Map `ebpf:"askers"`
+	Awake               *ebpf.Map `ebpf:"awake"`
+	Buckets             *ebpf.Map `ebpf:"buckets"`
+	Bulk                *ebpf.Map `ebpf:"bulk"`
+	DnsBuilds           *ebpf.Map `ebpf:"dns_builds"`
+	DnsBuildsUsed       *ebpf.Map `ebpf:"dns_builds_used"`
+	GuardNames          *ebpf.Map `ebpf:"guard_names"`
+	GuardScopes         *ebpf.Map `ebpf:"guard_scopes"`
+	GuardSettings       *ebpf.Map `ebpf:"guard_settings"`
+	Homes               *ebpf.Map `ebpf:"homes"`
+	Identity            *ebpf.Map `ebpf:"identity"`
+	Progress            *ebpf.Map `ebpf:"progress"`
+	Settings            *ebpf.Map `ebpf:"settings"`
+	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
+	ShortfallsOther     *ebpf.Map `ebpf:"shortfalls_other"`
+	Told                *ebpf.Map `ebpf:"told"`
+	Urgent              *ebpf.Map `ebpf:"urgent"`
+	Workloads           *ebpf.Map `ebpf:"workloads"`
+	WorkloadsGeneration *ebpf.Map `ebpf:"workloads_generation"`
 }
 
 func (m *dnsMaps) Close() error {
@@ -313,6 +366,11 @@ func (m *dnsMaps) Close() error {
 		m.Buckets,
 		m.Bulk,
 		m.DnsBuilds,
+		m.DnsBuildsUsed,
+		m.GuardNames,
+		m.GuardScopes,
+		m.GuardSettings,
+		m.Homes,
 		m.Identity,
 		m.Progress,
 		m.Settings,
@@ -320,6 +378,8 @@ func (m *dnsMaps) Close() error {
 		m.ShortfallsOther,
 		m.Told,
 		m.Urgent,
+		m.Workloads,
+		m.WorkloadsGeneration,
 	)
 }
 

@@ -45,6 +45,14 @@ type legacyGuardFileKey struct {
 	Pad        uint32
 }
 
+type legacyGuardNameKey struct {
+	_          structs.HostLayout
+	Bits       uint32
+	Generation uint32
+	Scope      uint32
+	Name       [240]uint8
+}
+
 type legacyGuardNetworkKey struct {
 	_          structs.HostLayout
 	Bits       uint32
@@ -83,10 +91,25 @@ type legacyGuardSettings struct {
 	Families   uint32
 }
 
+type legacyHome struct {
+	_          structs.HostLayout
+	CgroupId   uint64
+	Workload   uint64
+	Generation uint64
+}
+
 type legacyIdentity struct {
 	_      structs.HostLayout
 	Epoch  [16]uint8
 	Digest [32]uint8
+}
+
+type legacyPeerInterestKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	List uint32
+	Port uint32
+	Ip   [16]uint8
 }
 
 type legacyPeerKey struct {
@@ -176,6 +199,7 @@ type legacySettings struct {
 	BulkCostNs    uint64
 	BulkBurstNs   uint64
 	Opens         uint64
+	Peers         uint64
 }
 
 type legacyShortfall struct {
@@ -202,12 +226,15 @@ const (
 	legacyMapExecAreas             = "exec_areas"
 	legacyMapGuardFiles            = "guard_files"
 	legacyMapGuardKeys             = "guard_keys"
+	legacyMapGuardNames            = "guard_names"
 	legacyMapGuardNetworks         = "guard_networks"
 	legacyMapGuardPaths            = "guard_paths"
 	legacyMapGuardProperties       = "guard_properties"
 	legacyMapGuardScopes           = "guard_scopes"
 	legacyMapGuardSettings         = "guard_settings"
+	legacyMapHomes                 = "homes"
 	legacyMapIdentity              = "identity"
+	legacyMapPeerInterests         = "peer_interests"
 	legacyMapPeers                 = "peers"
 	legacyMapPrefixes              = "prefixes"
 	legacyMapProgress              = "progress"
@@ -216,6 +243,8 @@ const (
 	legacyMapShortfallsOther       = "shortfalls_other"
 	legacyMapTold                  = "told"
 	legacyMapUrgent                = "urgent"
+	legacyMapWorkloads             = "workloads"
+	legacyMapWorkloadsGeneration   = "workloads_generation"
 	legacyProgOnBprmCheck          = "on_bprm_check"
 	legacyProgOnCallExec           = "on_call_exec"
 	legacyProgOnCallMemfd          = "on_call_memfd"
@@ -373,27 +402,32 @@ type legacyProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type legacyMapSpecs struct {
-	Areas           *ebpf.MapSpec `ebpf:"areas"`
-	Awake           *ebpf.MapSpec `ebpf:"awake"`
-	Buckets         *ebpf.MapSpec `ebpf:"buckets"`
-	Bulk            *ebpf.MapSpec `ebpf:"bulk"`
-	ExecAreas       *ebpf.MapSpec `ebpf:"exec_areas"`
-	GuardFiles      *ebpf.MapSpec `ebpf:"guard_files"`
-	GuardKeys       *ebpf.MapSpec `ebpf:"guard_keys"`
-	GuardNetworks   *ebpf.MapSpec `ebpf:"guard_networks"`
-	GuardPaths      *ebpf.MapSpec `ebpf:"guard_paths"`
-	GuardProperties *ebpf.MapSpec `ebpf:"guard_properties"`
-	GuardScopes     *ebpf.MapSpec `ebpf:"guard_scopes"`
-	GuardSettings   *ebpf.MapSpec `ebpf:"guard_settings"`
-	Identity        *ebpf.MapSpec `ebpf:"identity"`
-	Peers           *ebpf.MapSpec `ebpf:"peers"`
-	Prefixes        *ebpf.MapSpec `ebpf:"prefixes"`
-	Progress        *ebpf.MapSpec `ebpf:"progress"`
-	Settings        *ebpf.MapSpec `ebpf:"settings"`
-	Shortfalls      *ebpf.MapSpec `ebpf:"shortfalls"`
-	ShortfallsOther *ebpf.MapSpec `ebpf:"shortfalls_other"`
-	Told            *ebpf.MapSpec `ebpf:"told"`
-	Urgent          *ebpf.MapSpec `ebpf:"urgent"`
+	Areas               *ebpf.MapSpec `ebpf:"areas"`
+	Awake               *ebpf.MapSpec `ebpf:"awake"`
+	Buckets             *ebpf.MapSpec `ebpf:"buckets"`
+	Bulk                *ebpf.MapSpec `ebpf:"bulk"`
+	ExecAreas           *ebpf.MapSpec `ebpf:"exec_areas"`
+	GuardFiles          *ebpf.MapSpec `ebpf:"guard_files"`
+	GuardKeys           *ebpf.MapSpec `ebpf:"guard_keys"`
+	GuardNames          *ebpf.MapSpec `ebpf:"guard_names"`
+	GuardNetworks       *ebpf.MapSpec `ebpf:"guard_networks"`
+	GuardPaths          *ebpf.MapSpec `ebpf:"guard_paths"`
+	GuardProperties     *ebpf.MapSpec `ebpf:"guard_properties"`
+	GuardScopes         *ebpf.MapSpec `ebpf:"guard_scopes"`
+	GuardSettings       *ebpf.MapSpec `ebpf:"guard_settings"`
+	Homes               *ebpf.MapSpec `ebpf:"homes"`
+	Identity            *ebpf.MapSpec `ebpf:"identity"`
+	PeerInterests       *ebpf.MapSpec `ebpf:"peer_interests"`
+	Peers               *ebpf.MapSpec `ebpf:"peers"`
+	Prefixes            *ebpf.MapSpec `ebpf:"prefixes"`
+	Progress            *ebpf.MapSpec `ebpf:"progress"`
+	Settings            *ebpf.MapSpec `ebpf:"settings"`
+	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
+	ShortfallsOther     *ebpf.MapSpec `ebpf:"shortfalls_other"`
+	Told                *ebpf.MapSpec `ebpf:"told"`
+	Urgent              *ebpf.MapSpec `ebpf:"urgent"`
+	Workloads           *ebpf.MapSpec `ebpf:"workloads"`
+	WorkloadsGeneration *ebpf.MapSpec `ebpf:"workloads_generation"`
 }
 
 // legacyVariableSpecs contains global variables before they are loaded into the kernel.
@@ -443,27 +477,32 @@ func (o *legacyObjects) Close() error {
 //
 // It can be passed to loadLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type legacyMaps struct {
-	Areas           *ebpf.Map `ebpf:"areas"`
-	Awake           *ebpf.Map `ebpf:"awake"`
-	Buckets         *ebpf.Map `ebpf:"buckets"`
-	Bulk            *ebpf.Map `ebpf:"bulk"`
-	ExecAreas       *ebpf.Map `ebpf:"exec_areas"`
-	GuardFiles      *ebpf.Map `ebpf:"guard_files"`
-	GuardKeys       *ebpf.Map `ebpf:"guard_keys"`
-	GuardNetworks   *ebpf.Map `ebpf:"guard_networks"`
-	GuardPaths      *ebpf.Map `ebpf:"guard_paths"`
-	GuardProperties *ebpf.Map `ebpf:"guard_properties"`
-	GuardScopes     *ebpf.Map `ebpf:"guard_scopes"`
-	GuardSettings   *ebpf.Map `ebpf:"guard_settings"`
-	Identity        *ebpf.Map `ebpf:"identity"`
-	Peers           *ebpf.Map `ebpf:"peers"`
-	Prefixes        *ebpf.Map `ebpf:"prefixes"`
-	Progress        *ebpf.Map `ebpf:"progress"`
-	Settings        *ebpf.Map `ebpf:"settings"`
-	Shortfalls      *ebpf.Map `ebpf:"shortfalls"`
-	ShortfallsOther *ebpf.Map `ebpf:"shortfalls_other"`
-	Told            *ebpf.Map `ebpf:"told"`
-	Urgent          *ebpf.Map `ebpf:"urgent"`
+	Areas               *ebpf.Map `ebpf:"areas"`
+	Awake               *ebpf.Map `ebpf:"awake"`
+	Buckets             *ebpf.Map `ebpf:"buckets"`
+	Bulk                *ebpf.Map `ebpf:"bulk"`
+	ExecAreas           *ebpf.Map `ebpf:"exec_areas"`
+	GuardFiles          *ebpf.Map `ebpf:"guard_files"`
+	GuardKeys           *ebpf.Map `ebpf:"guard_keys"`
+	GuardNames          *ebpf.Map `ebpf:"guard_names"`
+	GuardNetworks       *ebpf.Map `ebpf:"guard_networks"`
+	GuardPaths          *ebpf.Map `ebpf:"guard_paths"`
+	GuardProperties     *ebpf.Map `ebpf:"guard_properties"`
+	GuardScopes         *ebpf.Map `ebpf:"guard_scopes"`
+	GuardSettings       *ebpf.Map `ebpf:"guard_settings"`
+	Homes               *ebpf.Map `ebpf:"homes"`
+	Identity            *ebpf.Map `ebpf:"identity"`
+	PeerInterests       *ebpf.Map `ebpf:"peer_interests"`
+	Peers               *ebpf.Map `ebpf:"peers"`
+	Prefixes            *ebpf.Map `ebpf:"prefixes"`
+	Progress            *ebpf.Map `ebpf:"progress"`
+	Settings            *ebpf.Map `ebpf:"settings"`
+	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
+	ShortfallsOther     *ebpf.Map `ebpf:"shortfalls_other"`
+	Told                *ebpf.Map `ebpf:"told"`
+	Urgent              *ebpf.Map `ebpf:"urgent"`
+	Workloads           *ebpf.Map `ebpf:"workloads"`
+	WorkloadsGeneration *ebpf.Map `ebpf:"workloads_generation"`
 }
 
 func (m *legacyMaps) Close() error {
@@ -475,12 +514,15 @@ func (m *legacyMaps) Close() error {
 		m.ExecAreas,
 		m.GuardFiles,
 		m.GuardKeys,
+		m.GuardNames,
 		m.GuardNetworks,
 		m.GuardPaths,
 		m.GuardProperties,
 		m.GuardScopes,
 		m.GuardSettings,
+		m.Homes,
 		m.Identity,
+		m.PeerInterests,
 		m.Peers,
 		m.Prefixes,
 		m.Progress,
@@ -489,6 +531,8 @@ func (m *legacyMaps) Close() error {
 		m.ShortfallsOther,
 		m.Told,
 		m.Urgent,
+		m.Workloads,
+		m.WorkloadsGeneration,
 	)
 }
 
