@@ -15,29 +15,23 @@
 #define AREAS_PER_CPU 4
 #define HEADROOM      256
 
-/* Two paths with their bases, a text, a type of file system. */
-#define AREA_RECORD_MAX (sizeof(struct change_record) + 5 * PATH_MAX + NAME_MAX + 1)
-/* Path, working directory and arguments, and a page more for arguments that are copied page by page. */
-#define EXEC_RECORD_MAX (sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX + 4096)
+/* Path, working directory and arguments, and a page more for arguments that are copied page by page: the longest record. */
+#define AREA_RECORD_MAX (sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX + 4096)
 
+/* What is used of an area for a short path lies within less than a page, because each page costs a walk of page tables. */
 struct area {
-	__u64 busy;
-	__u64 dentry; /* where to walk from */
-	__u64 mnt;    /* struct vfsmount */
-	__u64 path_at; /* where the path starts, from HEADROOM on */
 	/*
 	 * The path is filled in from its end to its beginning, see path.h. There is room before it for what comes before it
 	 * in a record, and after it for what is read with it as the key of a map.
 	 */
 	__u8 path[HEADROOM + PATH_MAX + PREFIX_MAX];
-	__u8 record[AREA_RECORD_MAX];
-};
-
-struct exec_area {
 	__u64 busy;
+	__u64 dentry; /* where to walk from */
+	__u64 mnt;    /* struct vfsmount */
+	__u64 path_at; /* where the path starts, from HEADROOM on */
 	__u64 argv_copied;
-	__u8 record[EXEC_RECORD_MAX];
-};
+	__u8 record[AREA_RECORD_MAX];
+} __attribute__((aligned(4096)));
 
 /* The last is the iterator's. */
 struct {
@@ -47,17 +41,8 @@ struct {
 	__type(value, struct area);
 } areas SEC(".maps");
 
-/* Two a CPU; the last is the iterator's. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, CPUS_MAX * 2 + 1); /* user space sets the real number */
-	__type(key, __u32);
-	__type(value, struct exec_area);
-} exec_areas SEC(".maps");
-
-/* Number of the last area of each map: user space sets it. */
+/* Number of the last area: user space sets it. */
 const volatile __u32 iterator_area = 0;
-const volatile __u32 iterator_exec_area = 0;
 
 /*
  * Without atomic exchange (Linux 5.10, whose programs cannot be preempted) an interrupt may still come in between;
@@ -95,20 +80,6 @@ __attribute__((noinline)) int area_claim(void)
 	return -1;
 }
 
-__attribute__((noinline)) int exec_area_claim(void)
-{
-	__u32 first = bpf_get_smp_processor_id() * 2, i, n;
-	struct exec_area *a;
-
-	for (n = 0; n < 2; n++) {
-		i = first + n;
-		a = bpf_map_lookup_elem(&exec_areas, &i);
-		if (a && take(&a->busy))
-			return i;
-	}
-	return -1;
-}
-
 static __always_inline struct area *area_of(int number)
 {
 	__u32 i = number;
@@ -126,13 +97,6 @@ static __always_inline struct area *area_begin(__u64 cgroup_id, __u32 kind, int 
 	if (!a)
 		count_short(workload_known(cgroup_id), kind, true);
 	return a;
-}
-
-static __always_inline struct exec_area *exec_area_of(int number)
-{
-	__u32 i = number;
-
-	return number < 0 ? 0 : bpf_map_lookup_elem(&exec_areas, &i);
 }
 
 /*

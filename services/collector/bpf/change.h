@@ -20,7 +20,7 @@ struct change {
 	__u64 end;  /* of the record so far */
 };
 
-/* Where the next part may start, so that as many PATH_MAX fit behind it as AREA_RECORD_MAX allows. */
+/* Where the next part may start: two paths with their bases, then a text. */
 #define PART_START_MAX (sizeof(struct change_record) + 4 * PATH_MAX)
 
 static __always_inline bool change_begin(struct change *c, struct task_struct *task, __u32 kind)

@@ -153,19 +153,17 @@ SEC("iter/task")
 int on_task(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
-	struct exec_area *e;
 	struct area *a;
 	__u64 end;
 
 	if (!task || LOAD(task, pid) != LOAD(task, tgid))
 		return 0;
-	e = exec_area_of(iterator_exec_area);
 	a = area_of(iterator_area);
-	if (!e || !a)
+	if (!a)
 		return 0;
 	workload_find((__u64)cgroup_of(BPF_CORE_READ(task, cgroups))); /* kept for user space */
-	end = exec_fill(e, a, iterator_area, task, RECORD_EXISTING);
-	((struct record_header *)e->record)->size = end;
-	bpf_seq_write(ctx->meta->seq, e->record, end);
+	end = exec_fill(a, iterator_area, task, RECORD_EXISTING);
+	((struct record_header *)a->record)->size = end;
+	bpf_seq_write(ctx->meta->seq, a->record, end);
 	return 0;
 }

@@ -48,19 +48,57 @@ static __always_inline __u64 lists_of(__u32 flags)
 	}
 }
 
-/* Below, bounds are repeated where they are used: Linux before 6.2 forgets those of what it spills. */
-
-/* Whether some prefix on the lists may begin as the path does: most paths stop here. As beginning() of user space. */
-static __always_inline bool begins_as_some(struct area *a, __u64 at, __u64 opens)
+static __always_inline __u64 beginnings_of(struct settings *now, __u64 lists)
 {
-	__u8 *path;
-	__u32 sum;
-
-	bound(at, PATH_MAX - 1);
-	path = &a->path[HEADROOM + at];
-	sum = (path[1] * 37 + path[2]) & 0xff;
-	return opens & OPENS_BEGINNING << (sum * OPENS_BEGINNINGS >> 8);
+	return (lists & OPENS_READS ? now->read_beginnings : 0) |
+	       (lists & OPENS_WRITES ? now->write_beginnings : 0);
 }
+
+/* Up to here a file's way to the root of its mount namespace is looked at before its path is put together. */
+#define CLIMB_STEPS 64
+
+/* Whether some prefix on the lists may begin with this name below the root. As beginning() of user space. */
+static __always_inline bool name_begins(struct dentry *dentry, __u64 beginnings)
+{
+	const unsigned char *name = FOLLOW(dentry, d_name.name);
+	__u8 first[2] = {};
+
+	if (!dentry || FOLLOW(dentry, d_name.len) < sizeof(first))
+		return true;
+	first_two(first, name);
+	return beginnings >> (((first[0] * 37 + first[1]) & 0xff) >> 2) & 1;
+}
+
+/*
+ * Whether some prefix on the lists may begin as the file's path does: most files are of no interest, and end here. One that is
+ * too deep, or not below the root, may be.
+ */
+static __always_inline bool may_be_listed(struct file *file, __u64 beginnings)
+{
+	struct dentry *dentry = FOLLOW(file, f_path.dentry), *root, *below = 0;
+	struct mount *mnt = mount_of((__u64)FOLLOW(file, f_path.mnt)), *above;
+	int i;
+
+	root = FOLLOW(mnt, mnt.mnt_root);
+	for (i = 0; i < CLIMB_STEPS; i++) {
+		if (dentry == root) {
+			above = FOLLOW(mnt, mnt_parent);
+			if (above == mnt)
+				return name_begins(below, beginnings);
+			dentry = FOLLOW(mnt, mnt_mountpoint);
+			mnt = above;
+			root = FOLLOW(mnt, mnt.mnt_root);
+			continue;
+		}
+		below = dentry;
+		dentry = FOLLOW(dentry, d_parent);
+		if (dentry == below)
+			return true;
+	}
+	return true;
+}
+
+/* Below, bounds are repeated where they are used: Linux before 6.2 forgets those of what it spills. */
 
 /* Whether the path in the area has a prefix on the list. The key is the path itself, where it lies. */
 static __always_inline bool list_has(struct area *a, __u64 at, __u32 list)
@@ -81,8 +119,6 @@ static __always_inline bool list_has(struct area *a, __u64 at, __u32 list)
 static __always_inline bool path_wanted(struct area *a, __u64 at, struct settings *now, __u64 opens,
 					__u64 lists)
 {
-	if (!begins_as_some(a, at, opens))
-		return false;
 	if (lists & OPENS_READS && list_has(a, at, opens))
 		return true;
 	if (lists & OPENS_WRITES && list_has(a, at, (__u32)opens + 1))
@@ -133,6 +169,8 @@ static __always_inline void emit_file_open(struct task_struct *task, struct file
 	all = guard || lists << OPENS_ALL_SHIFT & opens;
 	lists &= opens;
 	if (!all && !lists)
+		return;
+	if (!all && !may_be_listed(file, beginnings_of(now, lists)))
 		return;
 	cgroup = cgroup_id(task);
 	if (all && !admit(workload_id(task), RECORD_FILE_OPEN))

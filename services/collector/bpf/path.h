@@ -69,6 +69,21 @@ static __always_inline void name_put_words(__u8 *to, __u64 len, const unsigned c
 }
 #endif
 
+/* The first two bytes of a name that has as many. */
+static __always_inline void first_two(__u8 *to, const unsigned char *name)
+{
+#ifndef LEGACY
+	if (has_cast) {
+		__u64 word = word_at(name);
+
+		to[0] = word;
+		to[1] = word >> 8;
+		return;
+	}
+#endif
+	bpf_probe_read_kernel(to, 2, name);
+}
+
 /* Puts "/name" before the path. Returns false if there is no room. */
 static __always_inline bool path_prepend(struct area *a, struct dentry *dentry)
 {

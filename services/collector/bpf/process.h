@@ -19,7 +19,7 @@ const volatile __u8 exit_tells_group_dead = 0;
 
 /* Arguments on their way from the caller's memory to a record. */
 struct argv_copy {
-	struct exec_area *area;
+	struct area *area;
 	__u64 to;
 	__u64 from;
 	__u64 want;
@@ -57,7 +57,7 @@ static long argv_page(__u32 i, struct argv_copy *c)
  */
 __attribute__((noinline)) int argv_pages(int number, __u64 to, __u64 from, __u64 want)
 {
-	struct argv_copy c = { .area = exec_area_of(number), .to = to, .from = from, .want = want };
+	struct argv_copy c = { .area = area_of(number), .to = to, .from = from, .want = want };
 	int i;
 
 	if (!c.area)
@@ -75,7 +75,7 @@ __attribute__((noinline)) int argv_pages(int number, __u64 to, __u64 from, __u64
 	return c.missing;
 }
 
-static __always_inline void argv_fill(struct exec_area *a, int number, struct exec_record *r, __u64 to,
+static __always_inline void argv_fill(struct area *a, int number, struct exec_record *r, __u64 to,
 				      struct mm_struct *mm)
 {
 	__u64 start = LOAD(mm, arg_start);
@@ -97,17 +97,14 @@ static __always_inline void argv_fill(struct exec_area *a, int number, struct ex
 	r->argv_len = a->argv_copied;
 }
 
-/*
- * Everything of an exec record but argv; paths are put together in the other area. Returns where the record
- * ends so far. A kernel thread has no mm and gets no exe.
- */
-static __always_inline __u64 exec_fill(struct exec_area *e, struct area *a, int number,
-				       struct task_struct *task, __u32 kind)
+/* Everything of an exec record but argv. Returns where the record ends so far. A kernel thread has no mm and gets no exe. */
+static __always_inline __u64 exec_fill(struct area *a, int number, struct task_struct *task, __u32 kind)
 {
-	struct exec_record *r = (void *)e->record;
-	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
+	struct exec_record *r = (void *)a->record;
+	struct file *exe = LOAD(task, mm, exe_file);
+	struct dentry *dentry = LOAD(task, fs, pwd.dentry);
+	struct vfsmount *mnt = LOAD(task, fs, pwd.mnt);
 	__u64 end = sizeof(*r);
-	struct path pwd;
 	bool whole;
 
 	header_fill(&r->header, task, kind);
@@ -115,29 +112,27 @@ static __always_inline __u64 exec_fill(struct exec_area *e, struct area *a, int 
 	r->tty = tty_device(task);
 	r->session = session_id(task);
 	if (exe)
-		end += file_fill(a, number, &r->exe, exe, &e->record[end]);
-	BPF_CORE_READ_INTO(&pwd, task, fs, pwd);
-	if (!pwd.dentry)
+		end += file_fill(a, number, &r->exe, exe, &a->record[end]);
+	if (!dentry)
 		return end;
 	bound(end, sizeof(*r) + PATH_MAX);
-	r->cwd_len = path_put(a, number, &e->record[end], pwd.dentry, pwd.mnt, &whole);
+	r->cwd_len = path_put(a, number, &a->record[end], dentry, mnt, &whole);
 	end += r->cwd_len;
 	bound(end, sizeof(*r) + 2 * PATH_MAX);
 	return end;
 }
 
-static __always_inline void exec_submit(struct exec_area *e, int exec_number, struct area *a, int number,
-					struct task_struct *task, __u32 guard)
+static __always_inline void exec_submit(struct area *a, int number, struct task_struct *task, __u32 guard)
 {
-	struct exec_record *r = (void *)e->record;
-	__u64 end = exec_fill(e, a, number, task, RECORD_EXEC);
+	struct exec_record *r = (void *)a->record;
+	__u64 end = exec_fill(a, number, task, RECORD_EXEC);
 
 	header_result(&r->header, 0);
 	if (guard)
 		header_kill(&r->header, guard);
-	argv_fill(e, exec_number, r, end, LOAD(task, mm));
+	argv_fill(a, number, r, end, LOAD(task, mm));
 	end += r->argv_len;
-	bound(end, EXEC_RECORD_MAX);
+	bound(end, AREA_RECORD_MAX);
 	submit(r, end, RECORD_EXEC);
 }
 
@@ -145,24 +140,16 @@ static __always_inline void exec_submit(struct exec_area *e, int exec_number, st
 static __always_inline void emit_exec(struct task_struct *task, __u32 guard)
 {
 	__u64 workload = workload_id(task);
-	int exec_number, number;
-	struct exec_area *e;
 	struct area *a;
+	int number;
 
 	if (!admit(workload, RECORD_EXEC))
 		return;
-	exec_number = exec_area_claim();
-	number = area_claim();
-	e = exec_area_of(exec_number);
-	a = area_of(number);
-	if (e && a)
-		exec_submit(e, exec_number, a, number, task, guard);
-	else
-		count_short(workload, RECORD_EXEC, true);
-	if (e)
-		give_back(&e->busy);
-	if (a)
-		give_back(&a->busy);
+	a = area_begin(workload, RECORD_EXEC, &number);
+	if (!a)
+		return;
+	exec_submit(a, number, task, guard);
+	give_back(&a->busy);
 }
 
 static __always_inline void emit_fork(struct task_struct *parent, struct task_struct *child)

@@ -51,6 +51,8 @@ struct settings {
 	__u64 bulk_burst_ns;
 	__u64 opens; /* OPENS_*: in one word, which changes at once */
 	__u64 peers; /* as well: the number of a list, and PEERS_LISTED if not all are wanted */
+	__u64 read_beginnings; /* a bit for each way in which a prefix on the list begins */
+	__u64 write_beginnings;
 };
 
 /*
@@ -62,9 +64,6 @@ struct settings {
 #define OPENS_READS_ALL	 (1ull << 34)
 #define OPENS_WRITES_ALL (1ull << 35)
 #define OPENS_ALL_SHIFT	 2
-/* The rest of the bits say how the prefixes on both lists begin. */
-#define OPENS_BEGINNING	 (1ull << 36)
-#define OPENS_BEGINNINGS 28
 
 /* Peers of connections and datagrams that are wanted are those on a list. */
 #define PEERS_LISTED (1ull << 32)

@@ -14,26 +14,21 @@ import (
 )
 
 type collectorArea struct {
-	_      structs.HostLayout
-	Busy   uint64
-	Dentry uint64
-	Mnt    uint64
-	PathAt uint64
-	Path   [4592]uint8
-	Record [20968]uint8
+	_          structs.HostLayout
+	Path       [4592]uint8
+	Busy       uint64
+	Dentry     uint64
+	Mnt        uint64
+	PathAt     uint64
+	ArgvCopied uint64
+	Record     [45240]uint8
+	_          [3376]byte
 }
 
 type collectorBucket struct {
 	_        structs.HostLayout
 	UrgentNs uint64
 	BulkNs   uint64
-}
-
-type collectorExecArea struct {
-	_          structs.HostLayout
-	Busy       uint64
-	ArgvCopied uint64
-	Record     [45240]uint8
 }
 
 type collectorGuardFileKey struct {
@@ -191,15 +186,17 @@ const (
 )
 
 type collectorSettings struct {
-	_             structs.HostLayout
-	Owner         uint64
-	Wanted        uint64
-	UrgentCostNs  uint64
-	UrgentBurstNs uint64
-	BulkCostNs    uint64
-	BulkBurstNs   uint64
-	Opens         uint64
-	Peers         uint64
+	_               structs.HostLayout
+	Owner           uint64
+	Wanted          uint64
+	UrgentCostNs    uint64
+	UrgentBurstNs   uint64
+	BulkCostNs      uint64
+	BulkBurstNs     uint64
+	Opens           uint64
+	Peers           uint64
+	ReadBeginnings  uint64
+	WriteBeginnings uint64
 }
 
 type collectorShortfall struct {
@@ -223,7 +220,6 @@ const (
 	collectorMapAwake                 = "awake"
 	collectorMapBuckets               = "buckets"
 	collectorMapBulk                  = "bulk"
-	collectorMapExecAreas             = "exec_areas"
 	collectorMapGuardFiles            = "guard_files"
 	collectorMapGuardKeys             = "guard_keys"
 	collectorMapGuardNames            = "guard_names"
@@ -306,7 +302,6 @@ const (
 	collectorVarHasCast               = "has_cast"
 	collectorVarHasLoop               = "has_loop"
 	collectorVarIteratorArea          = "iterator_area"
-	collectorVarIteratorExecArea      = "iterator_exec_area"
 	collectorVarKillGuarded           = "kill_guarded"
 	collectorVarOpcodeIsThird         = "opcode_is_third"
 	collectorVarTrialFired            = "trial_fired"
@@ -407,7 +402,6 @@ type collectorMapSpecs struct {
 	Awake               *ebpf.MapSpec `ebpf:"awake"`
 	Buckets             *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk                *ebpf.MapSpec `ebpf:"bulk"`
-	ExecAreas           *ebpf.MapSpec `ebpf:"exec_areas"`
 	GuardFiles          *ebpf.MapSpec `ebpf:"guard_files"`
 	GuardKeys           *ebpf.MapSpec `ebpf:"guard_keys"`
 	GuardNames          *ebpf.MapSpec `ebpf:"guard_names"`
@@ -453,7 +447,6 @@ type collectorVariableSpecs struct {
 	HasCast               *ebpf.VariableSpec `ebpf:"has_cast"`
 	HasLoop               *ebpf.VariableSpec `ebpf:"has_loop"`
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
-	IteratorExecArea      *ebpf.VariableSpec `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.VariableSpec `ebpf:"kill_guarded"`
 	OpcodeIsThird         *ebpf.VariableSpec `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
@@ -483,7 +476,6 @@ type collectorMaps struct {
 	Awake               *ebpf.Map `ebpf:"awake"`
 	Buckets             *ebpf.Map `ebpf:"buckets"`
 	Bulk                *ebpf.Map `ebpf:"bulk"`
-	ExecAreas           *ebpf.Map `ebpf:"exec_areas"`
 	GuardFiles          *ebpf.Map `ebpf:"guard_files"`
 	GuardKeys           *ebpf.Map `ebpf:"guard_keys"`
 	GuardNames          *ebpf.Map `ebpf:"guard_names"`
@@ -513,7 +505,6 @@ func (m *collectorMaps) Close() error {
 		m.Awake,
 		m.Buckets,
 		m.Bulk,
-		m.ExecAreas,
 		m.GuardFiles,
 		m.GuardKeys,
 		m.GuardNames,
@@ -560,7 +551,6 @@ type collectorVariables struct {
 	HasCast               *ebpf.Variable `ebpf:"has_cast"`
 	HasLoop               *ebpf.Variable `ebpf:"has_loop"`
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
-	IteratorExecArea      *ebpf.Variable `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.Variable `ebpf:"kill_guarded"`
 	OpcodeIsThird         *ebpf.Variable `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`

@@ -14,26 +14,21 @@ import (
 )
 
 type legacyArea struct {
-	_      structs.HostLayout
-	Busy   uint64
-	Dentry uint64
-	Mnt    uint64
-	PathAt uint64
-	Path   [4592]uint8
-	Record [20968]uint8
+	_          structs.HostLayout
+	Path       [4592]uint8
+	Busy       uint64
+	Dentry     uint64
+	Mnt        uint64
+	PathAt     uint64
+	ArgvCopied uint64
+	Record     [45240]uint8
+	_          [3376]byte
 }
 
 type legacyBucket struct {
 	_        structs.HostLayout
 	UrgentNs uint64
 	BulkNs   uint64
-}
-
-type legacyExecArea struct {
-	_          structs.HostLayout
-	Busy       uint64
-	ArgvCopied uint64
-	Record     [45240]uint8
 }
 
 type legacyGuardFileKey struct {
@@ -191,15 +186,17 @@ const (
 )
 
 type legacySettings struct {
-	_             structs.HostLayout
-	Owner         uint64
-	Wanted        uint64
-	UrgentCostNs  uint64
-	UrgentBurstNs uint64
-	BulkCostNs    uint64
-	BulkBurstNs   uint64
-	Opens         uint64
-	Peers         uint64
+	_               structs.HostLayout
+	Owner           uint64
+	Wanted          uint64
+	UrgentCostNs    uint64
+	UrgentBurstNs   uint64
+	BulkCostNs      uint64
+	BulkBurstNs     uint64
+	Opens           uint64
+	Peers           uint64
+	ReadBeginnings  uint64
+	WriteBeginnings uint64
 }
 
 type legacyShortfall struct {
@@ -223,7 +220,6 @@ const (
 	legacyMapAwake                 = "awake"
 	legacyMapBuckets               = "buckets"
 	legacyMapBulk                  = "bulk"
-	legacyMapExecAreas             = "exec_areas"
 	legacyMapGuardFiles            = "guard_files"
 	legacyMapGuardKeys             = "guard_keys"
 	legacyMapGuardNames            = "guard_names"
@@ -305,7 +301,6 @@ const (
 	legacyVarGeneration            = "generation"
 	legacyVarHasLoop               = "has_loop"
 	legacyVarIteratorArea          = "iterator_area"
-	legacyVarIteratorExecArea      = "iterator_exec_area"
 	legacyVarKillGuarded           = "kill_guarded"
 	legacyVarOpcodeIsThird         = "opcode_is_third"
 	legacyVarTrialFired            = "trial_fired"
@@ -406,7 +401,6 @@ type legacyMapSpecs struct {
 	Awake               *ebpf.MapSpec `ebpf:"awake"`
 	Buckets             *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk                *ebpf.MapSpec `ebpf:"bulk"`
-	ExecAreas           *ebpf.MapSpec `ebpf:"exec_areas"`
 	GuardFiles          *ebpf.MapSpec `ebpf:"guard_files"`
 	GuardKeys           *ebpf.MapSpec `ebpf:"guard_keys"`
 	GuardNames          *ebpf.MapSpec `ebpf:"guard_names"`
@@ -451,7 +445,6 @@ type legacyVariableSpecs struct {
 	Generation            *ebpf.VariableSpec `ebpf:"generation"`
 	HasLoop               *ebpf.VariableSpec `ebpf:"has_loop"`
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
-	IteratorExecArea      *ebpf.VariableSpec `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.VariableSpec `ebpf:"kill_guarded"`
 	OpcodeIsThird         *ebpf.VariableSpec `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
@@ -481,7 +474,6 @@ type legacyMaps struct {
 	Awake               *ebpf.Map `ebpf:"awake"`
 	Buckets             *ebpf.Map `ebpf:"buckets"`
 	Bulk                *ebpf.Map `ebpf:"bulk"`
-	ExecAreas           *ebpf.Map `ebpf:"exec_areas"`
 	GuardFiles          *ebpf.Map `ebpf:"guard_files"`
 	GuardKeys           *ebpf.Map `ebpf:"guard_keys"`
 	GuardNames          *ebpf.Map `ebpf:"guard_names"`
@@ -511,7 +503,6 @@ func (m *legacyMaps) Close() error {
 		m.Awake,
 		m.Buckets,
 		m.Bulk,
-		m.ExecAreas,
 		m.GuardFiles,
 		m.GuardKeys,
 		m.GuardNames,
@@ -557,7 +548,6 @@ type legacyVariables struct {
 	Generation            *ebpf.Variable `ebpf:"generation"`
 	HasLoop               *ebpf.Variable `ebpf:"has_loop"`
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
-	IteratorExecArea      *ebpf.Variable `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.Variable `ebpf:"kill_guarded"`
 	OpcodeIsThird         *ebpf.Variable `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`

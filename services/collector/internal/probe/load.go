@@ -123,11 +123,11 @@ func (s *Set) own(digest []byte) error {
 		return err
 	}
 	s.resumed = before.Owner != 0
-	kinds, opens, peers := AllKinds, opensEverything, uint64(0)
+	wants := wish{kinds: AllKinds, opens: everything}
 	if s.resumed {
-		kinds, opens, peers = Kinds(before.Wanted), before.Opens, before.Peers
+		wants = wishOf(before)
 	}
-	if err := s.put(kinds, opens, peers); err != nil {
+	if err := s.put(wants); err != nil {
 		return err
 	}
 	if err := s.maps.Identity.Put(uint32(0), identity); err != nil {
@@ -165,7 +165,7 @@ func (s *Set) resume(object *ebpf.CollectionSpec, cfg Config, generation uint64,
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.attach(list[0], programs[list[0].name()]), s.put(Kinds(now.Wanted), now.Opens, now.Peers))
+	return errors.Join(s.attach(list[0], programs[list[0].name()]), s.put(wishOf(now)))
 }
 
 // load loads the maps, then each program by itself, leaving out optional ones that the kernel refuses.

@@ -10,11 +10,8 @@ import (
 	"github.com/palisade-sec/palisade/services/collector/internal/kernel"
 )
 
-// Areas of memory that records are built in, see bpf/area.h.
-const (
-	areasPerCPU     = 4
-	execAreasPerCPU = 2
-)
+// areasPerCPU are the areas of memory that records are built in, see bpf/area.h.
+const areasPerCPU = 4
 
 // loadObject reads the built-in programs for the kernel.
 func loadObject(k kernel.Kernel) (*ebpf.CollectionSpec, error) {
@@ -48,12 +45,11 @@ func size(object *ebpf.CollectionSpec, cfg Config, tier Tier, k kernel.Kernel, g
 	if err != nil {
 		return fmt.Errorf("count processors: %w", err)
 	}
-	iteratorArea, iteratorExecArea := uint32(cpus*areasPerCPU), uint32(cpus*execAreasPerCPU) //nolint:gosec // processors are few
+	iteratorArea := uint32(cpus * areasPerCPU) //nolint:gosec // processors are few
 	object.Maps["urgent"].MaxEntries = cfg.UrgentBytes
 	object.Maps["bulk"].MaxEntries = cfg.BulkBytes
 	object.Maps["areas"].MaxEntries = iteratorArea + 1
 	object.Maps["guard_keys"].MaxEntries = iteratorArea + 1
-	object.Maps["exec_areas"].MaxEntries = iteratorExecArea + 1
 	values := map[string]any{
 		"chown_at_exit":         flag(!k.StructArguments),
 		"cgroup_by_memory_v1":   flag(k.CgroupByMemory),
@@ -64,7 +60,6 @@ func size(object *ebpf.CollectionSpec, cfg Config, tier Tier, k kernel.Kernel, g
 		"opcode_is_third":       flag(opcodeIsThird(k)),
 		"has_loop":              flag(k.Loop),
 		"iterator_area":         iteratorArea,
-		"iterator_exec_area":    iteratorExecArea,
 	}
 	if k.Legacy {
 		delete(values, "has_cast") // that object cannot even name it

@@ -3,6 +3,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
@@ -56,18 +57,36 @@ func KindsOf(kinds ...record.Kind) Kinds {
 	return set
 }
 
-// put makes these kinds, opens and peers what is recorded from now on. The other kinds cost a look-up.
-func (s *Set) put(kinds Kinds, opens, peers uint64) error {
+// wish is what is to be recorded.
+type wish struct {
+	kinds Kinds
+	opens opens
+	peers uint64 // settings.peers
+}
+
+func wishOf(now collectorSettings) wish {
+	return wish{
+		kinds: Kinds(now.Wanted),
+		opens: opens{word: now.Opens, reads: now.ReadBeginnings, writes: now.WriteBeginnings},
+		peers: now.Peers,
+	}
+}
+
+// put makes a wish what is recorded from now on. Kinds that are not in it cost a look-up.
+func (s *Set) put(w wish) error {
 	rates := s.rates
 	value := collectorSettings{
 		Owner:         s.generation,
-		Wanted:        uint64(kinds),
+		Wanted:        uint64(w.kinds),
 		UrgentCostNs:  cost(rates.UrgentPerSecond),
 		BulkCostNs:    cost(rates.BulkPerSecond),
 		UrgentBurstNs: uint64(rates.BurstSeconds) * second,
 		BulkBurstNs:   uint64(rates.BurstSeconds) * second,
-		Opens:         opens,
-		Peers:         peers,
+		Opens:         w.opens.word,
+		Peers:         w.peers,
+
+		ReadBeginnings:  w.opens.reads,
+		WriteBeginnings: w.opens.writes,
 	}
 	if err := s.maps.Settings.Put(uint32(0), value); err != nil {
 		return fmt.Errorf("set what is wanted: %w", err)
@@ -111,12 +130,13 @@ func (s *Set) WantInterest(interest *collectorv1.Interest) error {
 	if err != nil {
 		return err
 	}
-	number := uint32(now.Opens) + listsPerInterest //nolint:gosec // the lower half
+	before := wishOf(now)
+	number := uint32(before.opens.word) + listsPerInterest //nolint:gosec // the lower half
 	// A crash may have left some of any number.
-	if err := s.removeLists(uint32(now.Opens)); err != nil { //nolint:gosec // the lower half
+	if err := s.removeLists(uint32(before.opens.word)); err != nil { //nolint:gosec // the lower half
 		return err
 	}
-	opens, err := s.addLists(number, interest)
+	after, err := s.addLists(number, interest)
 	if err != nil {
 		return err
 	}
@@ -124,10 +144,25 @@ func (s *Set) WantInterest(interest *collectorv1.Interest) error {
 	if err != nil {
 		return err
 	}
-	if err := s.put(kinds, opens, peers); err != nil {
+	if err := s.change(before, wish{kinds: kinds, opens: after, peers: peers}); err != nil {
 		return err
 	}
 	return errors.Join(s.removeLists(number), s.removePeers(peers))
+}
+
+// change puts one wish in another's place. The words of the settings do not change together: while the lists do, what begins
+// as any on either goes through.
+func (s *Set) change(before, after wish) error {
+	either, wide := before, after
+	either.opens.reads |= after.opens.reads
+	either.opens.writes |= after.opens.writes
+	wide.opens.reads, wide.opens.writes = either.opens.reads, either.opens.writes
+	for _, w := range []wish{either, wide, after} {
+		if err := s.put(w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // What settings.opens says, see bpf/ring.h. The lower half numbers the list of reads; the list of writes is the next one.
@@ -137,12 +172,17 @@ const (
 	opensReadsAll
 	opensWritesAll
 
-	opensEverything  = opensReadsAll | opensWritesAll
 	listsPerInterest = 2
-	// beginnings is how many bits above those say how the prefixes begin.
-	beginnings      = 28
-	beginningsShift = 64 - beginnings
 )
+
+// opens is what is wanted of files, as the programs are told.
+type opens struct {
+	word          uint64 // settings.opens
+	reads, writes uint64 // how the prefixes on the two lists begin
+}
+
+// everything needs no lists.
+var everything = opens{word: opensReadsAll | opensWritesAll}
 
 const (
 	// maxPrefixes on one list, see bpf/event.h; of a longer one every file is recorded.
@@ -153,29 +193,30 @@ const (
 	listBits = 32
 )
 
-// opens is what an interest wants of files, as the programs are told: the word in the settings, and what is on its lists.
-func opens(number uint32, interest *collectorv1.Interest) (word uint64, keys []collectorPrefixKey) {
-	word = uint64(number)
+// translate makes of an interest what the programs are told, and what is on the lists of that number.
+func translate(number uint32, interest *collectorv1.Interest) (o opens, keys []collectorPrefixKey) {
+	o.word = uint64(number)
 	for i, list := range []struct {
-		opens     *collectorv1.Opens
-		all, some uint64
+		opens      *collectorv1.Opens
+		all, some  uint64
+		beginnings *uint64
 	}{
-		{interest.GetReads(), opensReadsAll, opensReads},
-		{interest.GetWrites(), opensWritesAll, opensWrites},
+		{interest.GetReads(), opensReadsAll, opensReads, &o.reads},
+		{interest.GetWrites(), opensWritesAll, opensWrites, &o.writes},
 	} {
 		prefixes, all := prefixesOf(list.opens)
 		switch {
 		case all:
-			word |= list.all
+			o.word |= list.all
 		case len(prefixes) > 0:
-			word |= list.some
+			o.word |= list.some
 		}
 		for _, prefix := range prefixes {
-			word |= beginning(prefix)
+			*list.beginnings |= beginning(prefix)
 			keys = append(keys, keyOf(number+uint32(i), prefix)) //nolint:gosec // 0 or 1
 		}
 	}
-	return word, keys
+	return o, keys
 }
 
 // prefixesOf is what the programs look for, or that they need not look: also if the subscriber does not say, or says
@@ -193,13 +234,12 @@ func prefixesOf(o *collectorv1.Opens) (prefixes []string, all bool) {
 	return prefixes, false
 }
 
-// beginning is the bit of paths that begin as the prefix does, whose first byte is a slash.
+// beginning is the bit of paths that begin as the prefix does, whose first byte is a slash: one of 64, by two bytes more.
 func beginning(prefix string) uint64 {
 	if len(prefix) < 3 {
-		return (1<<beginnings - 1) << beginningsShift
+		return math.MaxUint64
 	}
-	sum := prefix[1]*37 + prefix[2]
-	return 1 << (beginningsShift + uint64(sum)*beginnings>>8)
+	return 1 << ((prefix[1]*37 + prefix[2]) >> 2)
 }
 
 func keyOf(list uint32, prefix string) collectorPrefixKey {
@@ -209,14 +249,14 @@ func keyOf(list uint32, prefix string) collectorPrefixKey {
 }
 
 // addLists puts an interest's prefixes where the programs find them, once the settings name the number.
-func (s *Set) addLists(number uint32, interest *collectorv1.Interest) (word uint64, err error) {
-	word, keys := opens(number, interest)
+func (s *Set) addLists(number uint32, interest *collectorv1.Interest) (opens, error) {
+	o, keys := translate(number, interest)
 	for _, key := range keys {
 		if err := s.maps.Prefixes.Put(key, uint8(1)); err != nil {
-			return 0, fmt.Errorf("set which files are wanted: %w", err)
+			return opens{}, fmt.Errorf("set which files are wanted: %w", err)
 		}
 	}
-	return word, nil
+	return o, nil
 }
 
 // removeLists removes every list but those of one interest. A program that still looks at others sees that the settings have
