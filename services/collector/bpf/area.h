@@ -17,8 +17,8 @@
 
 /* Two paths with their bases, a text, a type of file system. */
 #define AREA_RECORD_MAX (sizeof(struct change_record) + 5 * PATH_MAX + NAME_MAX + 1)
-/* Path, working directory and arguments, and a page more for arguments that are copied page by page. */
-#define EXEC_RECORD_MAX (sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX + 4096)
+/* Path, working directory, arguments and the two names of a script; arguments that are copied page by page need a page more. */
+#define EXEC_RECORD_MAX (sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX + 2 * PATH_MAX)
 
 struct area {
 	__u64 busy;

@@ -4,6 +4,7 @@
 
 #include "area.h"
 #include "event.h"
+#include "exec.h"
 #include "file.h"
 #include "kernel.h"
 #include "path.h"
@@ -127,7 +128,7 @@ static __always_inline __u64 exec_fill(struct exec_area *e, struct area *a, int 
 }
 
 static __always_inline void exec_submit(struct exec_area *e, int exec_number, struct area *a, int number,
-					struct task_struct *task, __u32 guard)
+					struct task_struct *task, struct linux_binprm *bprm, __u32 guard)
 {
 	struct exec_record *r = (void *)e->record;
 	__u64 end = exec_fill(e, a, number, task, RECORD_EXEC);
@@ -137,12 +138,14 @@ static __always_inline void exec_submit(struct exec_area *e, int exec_number, st
 		header_kill(&r->header, guard);
 	argv_fill(e, exec_number, r, end, LOAD(task, mm));
 	end += r->argv_len;
+	exec_gains(r, task, bprm);
+	end = script_put(e, end, bprm);
 	bound(end, EXEC_RECORD_MAX);
 	submit(r, end, RECORD_EXEC);
 }
 
 /* A guard, if it is not 0, has killed the process. */
-static __always_inline void emit_exec(struct task_struct *task, __u32 guard)
+static __always_inline void emit_exec(struct task_struct *task, struct linux_binprm *bprm, __u32 guard)
 {
 	__u64 cgroup = cgroup_id(task);
 	int exec_number, number;
@@ -156,7 +159,7 @@ static __always_inline void emit_exec(struct task_struct *task, __u32 guard)
 	e = exec_area_of(exec_number);
 	a = area_of(number);
 	if (e && a)
-		exec_submit(e, exec_number, a, number, task, guard);
+		exec_submit(e, exec_number, a, number, task, bprm, guard);
 	else
 		count_short(cgroup, RECORD_EXEC, true);
 	if (e)
