@@ -18,6 +18,7 @@ import (
 	"github.com/palisade-sec/palisade/services/collector/internal/ring"
 	"github.com/palisade-sec/palisade/services/collector/internal/snapshot"
 	"github.com/palisade-sec/palisade/services/collector/internal/stream"
+	"github.com/palisade-sec/palisade/services/collector/internal/syscalls"
 	"github.com/palisade-sec/palisade/services/collector/internal/workload"
 )
 
@@ -37,6 +38,7 @@ type collector struct {
 	probes    *probe.Set
 	ring      *ring.Reader
 	losses    *ring.Losses
+	used      *syscalls.Reporter
 	stream    *stream.Stream
 	guards    *guard.Table
 	workloads *workload.Table
@@ -65,6 +67,7 @@ func build(env daemon.Env, cfg settings, probes *probe.Set) (*collector, error) 
 	if c.losses, err = ring.NewLosses(probes, decoder, publish); err != nil {
 		return nil, errors.Join(err, c.ring.Close())
 	}
+	c.used = syscalls.NewReporter(probes, decoder, publish)
 	started := &eventv1.Started{Tier: string(probes.Tier()), Resumed: probes.Resumed()}
 	first := []*eventv1.Event{decoder.Stamp(&eventv1.Event{Kind: &eventv1.Event_Started{Started: started}}, now)}
 	if left := ring.LeftBehind(c.ring.LeftBehind(), decoder); left != nil {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -101,14 +102,23 @@ func run(ctx context.Context, env daemon.Env) error {
 		return err
 	}
 	env.Log.InfoContext(ctx, "Attached probes", "hook", hookNames(probes), "tier", probes.Tier(), "resumed", probes.Resumed())
-	return daemon.RunAll(ctx, grace,
-		daemon.Task{Name: "ring", Run: c.ring.Run},
-		daemon.Task{Name: "losses", Run: c.losses.Run},
-		daemon.Task{Name: "rpc", Run: func(ctx context.Context) error { return c.server.Run(ctx, socket) }},
+	return daemon.RunAll(ctx, grace, c.tasks(cfg, socket)...)
+}
+
+// tasks are what runs until the process ends.
+func (c *collector) tasks(cfg settings, socket net.Listener) []daemon.Task {
+	tasks := []daemon.Task{
+		{Name: "ring", Run: c.ring.Run},
+		{Name: "losses", Run: c.losses.Run},
+		{Name: "rpc", Run: func(ctx context.Context) error { return c.server.Run(ctx, socket) }},
 		// GOMEMLIMIT, which the supervisor derives from the cgroup's limit, does not come first here: it leaves no room
 		// for the ring.
-		daemon.Task{Name: "memory", Run: memory.New(goMemory(cfg.Probes), "").Run},
-	)
+		{Name: "memory", Run: memory.New(goMemory(cfg.Probes), "").Run},
+	}
+	if cfg.Probes.Syscalls {
+		tasks = append(tasks, daemon.Task{Name: "syscalls", Run: c.used.Run})
+	}
+	return tasks
 }
 
 // goMemory is what is left to Go. The rings' pages count against the same cgroup, and Go's runtime knows nothing of them.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -119,21 +120,23 @@ func TestMemoryLeavesRoomForTheRings(t *testing.T) {
 	}
 }
 
-func TestCollectorStreamsToTheCorrelator(t *testing.T) {
-	cmd, dir := command(t, row(), "")
+// subscribe starts a collector and subscribes to it; it ends with the test.
+func subscribe(ctx context.Context, t *testing.T, configuration string) (*exec.Cmd, *grpc.ClientConn, *receiver) {
+	t.Helper()
+	cmd, dir := command(t, row(), configuration)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = cmd.Wait() }()
-	defer func() { _ = cmd.Process.Signal(syscall.SIGTERM) }()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
 	conn, err := rpc.Dial(filepath.Join(dir, "collector.sock"), uid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { _ = conn.Close() })
 	sub, err := collectorv1.NewEventServiceClient(conn).StreamEvents(ctx, grpc.WaitForReady(true))
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +144,22 @@ func TestCollectorStreamsToTheCorrelator(t *testing.T) {
 	if err := sub.Send(&collectorv1.StreamEventsRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	r := &receiver{sub: sub}
+	return cmd, conn, &receiver{sub: sub}
+}
+
+func TestCollectorTellsTheSystemCallsUsed(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, _, r := subscribe(ctx, t, "probes: {syscalls: true}")
+	r.until(t, func(e *eventv1.Event) bool {
+		return e.GetAbi() == eventv1.Abi_ABI_NATIVE && slices.Contains(e.GetSyscallsUsed().GetNumbers(), unix.SYS_BPF)
+	})
+}
+
+func TestCollectorStreamsToTheCorrelator(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd, conn, r := subscribe(ctx, t, "")
 	if event := r.until(t, func(e *eventv1.Event) bool { return e.GetExisting() != nil }); event.GetSequence() != 0 {
 		t.Errorf("snapshot's event has sequence %d, want 0", event.GetSequence())
 	}

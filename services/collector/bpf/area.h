@@ -15,8 +15,11 @@
 #define AREAS_PER_CPU 4
 #define HEADROOM      256
 
-/* Path, working directory and arguments, and a page more for arguments that are copied page by page: the longest record. */
-#define AREA_RECORD_MAX (sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX + 4096)
+/*
+ * The longest record: path, working directory, arguments and the two names of a script; arguments that are copied page by page
+ * need a page more.
+ */
+#define AREA_RECORD_MAX (sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX + 2 * PATH_MAX)
 
 /* What is used of an area for a short path lies within less than a page, because each page costs a walk of page tables. */
 struct area {

@@ -18,6 +18,7 @@
 #include "process.h"
 #include "socket.h"
 #include "syscall.h"
+#include "syscalls_used.h"
 #include "task.h"
 #include <bpf/bpf_helpers.h>
 
@@ -32,7 +33,7 @@ int on_sched_process_exec(__u64 *ctx)
 	if (kill_guarded)
 		guard = guard_kill(guard_of_executable(BPF_CORE_READ(task, mm, exe_file)));
 	if (guard || wanted(RECORD_EXEC))
-		emit_exec(task, guard);
+		emit_exec(task, (struct linux_binprm *)ctx[2], guard);
 	return 0;
 }
 
@@ -146,6 +147,13 @@ int on_sys_exit(__u64 *ctx)
 	} else {
 		handle_socket_call(&c, call);
 	}
+	return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int on_sys_enter(__u64 *ctx)
+{
+	note_call(current_task(), ctx[1]);
 	return 0;
 }
 

@@ -132,8 +132,16 @@ _Static_assert(sizeof(struct file_facts) == 32, "file_facts is wire format");
 /* exec_record.flags */
 #define EXEC_ARGV_TRUNCATED  (1u << 0)
 #define EXEC_ARGV_UNREADABLE (1u << 1)
+#define EXEC_SETUID	     (1u << 2) /* these three: what the file gave took effect */
+#define EXEC_SETGID	     (1u << 3)
+#define EXEC_CAPABILITIES    (1u << 4)
+#define EXEC_SECURE	     (1u << 5)
+#define EXEC_SCRIPT	     (1u << 6)
 
-/* Followed by the path, cwd_len bytes of working directory, argv_len of NUL-ended arguments. */
+/*
+ * Followed by the path, cwd_len bytes of working directory, argv_len of NUL-ended arguments; with EXEC_SCRIPT then by the
+ * script's and its interpreter's names, each with its NUL.
+ */
 struct exec_record {
 	struct record_header header;
 	struct file_facts exe;

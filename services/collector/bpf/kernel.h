@@ -28,6 +28,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_LRU_PERCPU_HASH = 10,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
@@ -61,6 +62,9 @@ enum bpf_map_type {
 #define O_TRUNC	  01000
 #define O_PATH	  010000000 /* asm-generic, as on x86 and arm64 */
 
+#define S_ISUID	 04000
+#define S_ISGID	 02000
+#define S_IXGRP	 010
 #define S_IFMT	 0170000
 #define S_IFREG	 0100000
 #define S_IFSOCK 0140000
@@ -148,6 +152,7 @@ struct cred {
 	kernel_cap_t cap_inheritable;
 	kernel_cap_t cap_permitted;
 	kernel_cap_t cap_effective;
+	kernel_cap_t cap_ambient;
 	struct user_namespace *user_ns;
 };
 
@@ -249,7 +254,12 @@ struct file {
 };
 
 struct linux_binprm {
+	unsigned int secureexec : 1;
 	struct file *file;
+	int unsafe;
+	unsigned int per_clear;
+	const char *filename;
+	const char *interp;
 };
 
 struct vm_area_struct {

@@ -4,6 +4,7 @@
 
 #include "area.h"
 #include "event.h"
+#include "exec.h"
 #include "file.h"
 #include "kernel.h"
 #include "path.h"
@@ -122,7 +123,8 @@ static __always_inline __u64 exec_fill(struct area *a, int number, struct task_s
 	return end;
 }
 
-static __always_inline void exec_submit(struct area *a, int number, struct task_struct *task, __u32 guard)
+static __always_inline void exec_submit(struct area *a, int number, struct task_struct *task,
+					struct linux_binprm *bprm, __u32 guard)
 {
 	struct exec_record *r = (void *)a->record;
 	__u64 end = exec_fill(a, number, task, RECORD_EXEC);
@@ -132,12 +134,14 @@ static __always_inline void exec_submit(struct area *a, int number, struct task_
 		header_kill(&r->header, guard);
 	argv_fill(a, number, r, end, LOAD(task, mm));
 	end += r->argv_len;
+	exec_gains(r, task, bprm);
+	end = script_put(a, end, bprm);
 	bound(end, AREA_RECORD_MAX);
 	submit(r, end, RECORD_EXEC);
 }
 
 /* A guard, if it is not 0, has killed the process. */
-static __always_inline void emit_exec(struct task_struct *task, __u32 guard)
+static __always_inline void emit_exec(struct task_struct *task, struct linux_binprm *bprm, __u32 guard)
 {
 	__u64 workload = workload_id(task);
 	struct area *a;
@@ -148,7 +152,7 @@ static __always_inline void emit_exec(struct task_struct *task, __u32 guard)
 	a = area_begin(workload, RECORD_EXEC, &number);
 	if (!a)
 		return;
-	exec_submit(a, number, task, guard);
+	exec_submit(a, number, task, bprm, guard);
 	give_back(&a->busy);
 }
 

@@ -898,6 +898,7 @@ type Event struct {
 	//	*Event_Dns
 	//	*Event_Privilege
 	//	*Event_IoUring
+	//	*Event_SyscallsUsed
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1219,6 +1220,15 @@ func (x *Event) GetIoUring() *IoUring {
 	return nil
 }
 
+func (x *Event) GetSyscallsUsed() *SyscallsUsed {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_SyscallsUsed); ok {
+			return x.SyscallsUsed
+		}
+	}
+	return nil
+}
+
 type isEvent_Kind interface {
 	isEvent_Kind()
 }
@@ -1293,6 +1303,10 @@ type Event_IoUring struct {
 	IoUring *IoUring `protobuf:"bytes,36,opt,name=io_uring,json=ioUring,proto3,oneof"`
 }
 
+type Event_SyscallsUsed struct {
+	SyscallsUsed *SyscallsUsed `protobuf:"bytes,37,opt,name=syscalls_used,json=syscallsUsed,proto3,oneof"`
+}
+
 func (*Event_Exec) isEvent_Kind() {}
 
 func (*Event_Fork) isEvent_Kind() {}
@@ -1327,8 +1341,10 @@ func (*Event_Privilege) isEvent_Kind() {}
 
 func (*Event_IoUring) isEvent_Kind() {}
 
+func (*Event_SyscallsUsed) isEvent_Kind() {}
+
 // Exec is a program that replaced the process's image (sched_process_exec) or, as Event.existing, the image it
-// had when the collector started.
+// had when the collector started; of that nobody knows any more what the exec was asked for and what its file gave.
 type Exec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Exe   *File                  `protobuf:"bytes,1,opt,name=exe,proto3" json:"exe,omitempty"`
@@ -1345,8 +1361,25 @@ type Exec struct {
 	Session uint32 `protobuf:"varint,7,opt,name=session,proto3" json:"session,omitempty"`
 	// True if argument bytes could not be read at all (paged out); argv is then incomplete, not empty.
 	ArgvUnreadable bool `protobuf:"varint,8,opt,name=argv_unreadable,json=argvUnreadable,proto3" json:"argv_unreadable,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What the exec was asked for where that is not the program that runs: a script (#!), or a file for which binfmt_misc has an
+	// interpreter. The kernel's own copy of the caller's path (linux_binprm.filename), which it looked up from; a relative one is put
+	// behind cwd, a descriptor's is /dev/fd/N. Device and inode are zero.
+	Script *File `protobuf:"bytes,9,opt,name=script,proto3" json:"script,omitempty"`
+	// The interpreter as the script's first line, or binfmt_misc, names it (linux_binprm.interp); exe is the file behind the name.
+	// Of scripts whose interpreters are scripts it is the last one's; the kernel keeps those in between only in argv.
+	Interpreter string `protobuf:"bytes,10,opt,name=interpreter,proto3" json:"interpreter,omitempty"`
+	// True if the file's set-user-ID bit took effect: the process now has another effective user id than its real one. On a
+	// nosuid mount, or with no_new_privs, the bit is in exe.mode and this is false.
+	Setuid bool `protobuf:"varint,11,opt,name=setuid,proto3" json:"setuid,omitempty"`
+	// As setuid, of the set-group-ID bit.
+	Setgid bool `protobuf:"varint,12,opt,name=setgid,proto3" json:"setgid,omitempty"`
+	// True if the file's capabilities took effect: the process has permitted capabilities that it did not have. Not told where an id
+	// changed as well, nor of root, who has them anyway.
+	FileCapabilities bool `protobuf:"varint,13,opt,name=file_capabilities,json=fileCapabilities,proto3" json:"file_capabilities,omitempty"`
+	// True if the kernel tells the program that it runs with more privilege than its caller (AT_SECURE, linux_binprm.secureexec).
+	Secure        bool `protobuf:"varint,14,opt,name=secure,proto3" json:"secure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Exec) Reset() {
@@ -1431,6 +1464,48 @@ func (x *Exec) GetSession() uint32 {
 func (x *Exec) GetArgvUnreadable() bool {
 	if x != nil {
 		return x.ArgvUnreadable
+	}
+	return false
+}
+
+func (x *Exec) GetScript() *File {
+	if x != nil {
+		return x.Script
+	}
+	return nil
+}
+
+func (x *Exec) GetInterpreter() string {
+	if x != nil {
+		return x.Interpreter
+	}
+	return ""
+}
+
+func (x *Exec) GetSetuid() bool {
+	if x != nil {
+		return x.Setuid
+	}
+	return false
+}
+
+func (x *Exec) GetSetgid() bool {
+	if x != nil {
+		return x.Setgid
+	}
+	return false
+}
+
+func (x *Exec) GetFileCapabilities() bool {
+	if x != nil {
+		return x.FileCapabilities
+	}
+	return false
+}
+
+func (x *Exec) GetSecure() bool {
+	if x != nil {
+		return x.Secure
 	}
 	return false
 }
@@ -2565,6 +2640,55 @@ func (x *IoUring) GetOpcode() uint32 {
 	return 0
 }
 
+// SyscallsUsed says which system calls a workload was first seen to make (sys_enter): those since the last such event of the
+// same workload and ABI, at most one a second. Only if the collector is configured to (probes.syscalls). A collector that starts
+// says once more what its predecessor said. The event has a cgroup_id and an abi, and no process. Calls that seccomp answered are
+// not among them.
+type SyscallsUsed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the ABI's table, ascending, below 576.
+	Numbers       []uint32 `protobuf:"varint,1,rep,packed,name=numbers,proto3" json:"numbers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyscallsUsed) Reset() {
+	*x = SyscallsUsed{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyscallsUsed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyscallsUsed) ProtoMessage() {}
+
+func (x *SyscallsUsed) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyscallsUsed.ProtoReflect.Descriptor instead.
+func (*SyscallsUsed) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SyscallsUsed) GetNumbers() []uint32 {
+	if x != nil {
+		return x.Numbers
+	}
+	return nil
+}
+
 // Loss says how many records of a class are missing since the last Loss. The event's cgroup_id is the workload's, or zero if
 // it is not known whose they were.
 type Loss struct {
@@ -2581,7 +2705,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[22]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2593,7 +2717,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[22]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2606,7 +2730,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Loss) GetClass() string {
@@ -2651,7 +2775,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[23]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2787,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[23]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2800,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{23}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Started) GetTier() string {
@@ -2726,7 +2850,7 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\reffective_uid\x18\x03 \x01(\rR\feffectiveUid\x12#\n" +
 	"\reffective_gid\x18\x04 \x01(\rR\feffectiveGid\x12\x1b\n" +
 	"\tlogin_uid\x18\x05 \x01(\rR\bloginUid\x125\n" +
-	"\x16effective_capabilities\x18\x06 \x01(\x04R\x15effectiveCapabilities\"\xbb\f\n" +
+	"\x16effective_capabilities\x18\x06 \x01(\x04R\x15effectiveCapabilities\"\x83\r\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vboottime_ns\x18\x02 \x01(\x04R\n" +
@@ -2768,8 +2892,9 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06socket\x18! \x01(\v2\x19.palisade.event.v1.SocketH\x00R\x06socket\x12*\n" +
 	"\x03dns\x18\" \x01(\v2\x16.palisade.event.v1.DnsH\x00R\x03dns\x12<\n" +
 	"\tprivilege\x18# \x01(\v2\x1c.palisade.event.v1.PrivilegeH\x00R\tprivilege\x127\n" +
-	"\bio_uring\x18$ \x01(\v2\x1a.palisade.event.v1.IoUringH\x00R\aioUringB\x06\n" +
-	"\x04kind\"\xf2\x01\n" +
+	"\bio_uring\x18$ \x01(\v2\x1a.palisade.event.v1.IoUringH\x00R\aioUring\x12F\n" +
+	"\rsyscalls_used\x18% \x01(\v2\x1f.palisade.event.v1.SyscallsUsedH\x00R\fsyscallsUsedB\x06\n" +
+	"\x04kind\"\xba\x03\n" +
 	"\x04Exec\x12)\n" +
 	"\x03exe\x18\x01 \x01(\v2\x17.palisade.event.v1.FileR\x03exe\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\tR\x04argv\x12%\n" +
@@ -2779,7 +2904,14 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x03cwd\x18\x05 \x01(\tR\x03cwd\x12\x10\n" +
 	"\x03tty\x18\x06 \x01(\rR\x03tty\x12\x18\n" +
 	"\asession\x18\a \x01(\rR\asession\x12'\n" +
-	"\x0fargv_unreadable\x18\b \x01(\bR\x0eargvUnreadable\"c\n" +
+	"\x0fargv_unreadable\x18\b \x01(\bR\x0eargvUnreadable\x12/\n" +
+	"\x06script\x18\t \x01(\v2\x17.palisade.event.v1.FileR\x06script\x12 \n" +
+	"\vinterpreter\x18\n" +
+	" \x01(\tR\vinterpreter\x12\x16\n" +
+	"\x06setuid\x18\v \x01(\bR\x06setuid\x12\x16\n" +
+	"\x06setgid\x18\f \x01(\bR\x06setgid\x12+\n" +
+	"\x11file_capabilities\x18\r \x01(\bR\x10fileCapabilities\x12\x16\n" +
+	"\x06secure\x18\x0e \x01(\bR\x06secure\"c\n" +
 	"\x04Fork\x123\n" +
 	"\x05child\x18\x01 \x01(\v2\x1d.palisade.event.v1.ProcessKeyR\x05child\x12&\n" +
 	"\x0fchild_cgroup_id\x18\x02 \x01(\x04R\rchildCgroupId\"'\n" +
@@ -2862,7 +2994,9 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06target\x18\x03 \x01(\v2\x1d.palisade.event.v1.ProcessKeyR\x06target\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\"!\n" +
 	"\aIoUring\x12\x16\n" +
-	"\x06opcode\x18\x01 \x01(\rR\x06opcode\"{\n" +
+	"\x06opcode\x18\x01 \x01(\rR\x06opcode\"(\n" +
+	"\fSyscallsUsed\x12\x18\n" +
+	"\anumbers\x18\x01 \x03(\rR\anumbers\"{\n" +
 	"\x04Loss\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x125\n" +
@@ -2952,7 +3086,7 @@ func file_palisade_event_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_palisade_event_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_palisade_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_palisade_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_palisade_event_v1_event_proto_goTypes = []any{
 	(PathSource)(0),               // 0: palisade.event.v1.PathSource
 	(Abi)(0),                      // 1: palisade.event.v1.Abi
@@ -2983,13 +3117,14 @@ var file_palisade_event_v1_event_proto_goTypes = []any{
 	(*DnsAnswer)(nil),             // 26: palisade.event.v1.DnsAnswer
 	(*Privilege)(nil),             // 27: palisade.event.v1.Privilege
 	(*IoUring)(nil),               // 28: palisade.event.v1.IoUring
-	(*Loss)(nil),                  // 29: palisade.event.v1.Loss
-	(*Started)(nil),               // 30: palisade.event.v1.Started
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*SyscallsUsed)(nil),          // 29: palisade.event.v1.SyscallsUsed
+	(*Loss)(nil),                  // 30: palisade.event.v1.Loss
+	(*Started)(nil),               // 31: palisade.event.v1.Started
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
 }
 var file_palisade_event_v1_event_proto_depIdxs = []int32{
 	0,  // 0: palisade.event.v1.File.path_source:type_name -> palisade.event.v1.PathSource
-	31, // 1: palisade.event.v1.Event.time:type_name -> google.protobuf.Timestamp
+	32, // 1: palisade.event.v1.Event.time:type_name -> google.protobuf.Timestamp
 	7,  // 2: palisade.event.v1.Event.process:type_name -> palisade.event.v1.ProcessKey
 	7,  // 3: palisade.event.v1.Event.parent:type_name -> palisade.event.v1.ProcessKey
 	8,  // 4: palisade.event.v1.Event.namespaces:type_name -> palisade.event.v1.Namespaces
@@ -3002,8 +3137,8 @@ var file_palisade_event_v1_event_proto_depIdxs = []int32{
 	17, // 11: palisade.event.v1.Event.connect:type_name -> palisade.event.v1.Connect
 	18, // 12: palisade.event.v1.Event.accept:type_name -> palisade.event.v1.Accept
 	12, // 13: palisade.event.v1.Event.existing:type_name -> palisade.event.v1.Exec
-	29, // 14: palisade.event.v1.Event.loss:type_name -> palisade.event.v1.Loss
-	30, // 15: palisade.event.v1.Event.started:type_name -> palisade.event.v1.Started
+	30, // 14: palisade.event.v1.Event.loss:type_name -> palisade.event.v1.Loss
+	31, // 15: palisade.event.v1.Event.started:type_name -> palisade.event.v1.Started
 	19, // 16: palisade.event.v1.Event.exec_failed:type_name -> palisade.event.v1.ExecFailed
 	20, // 17: palisade.event.v1.Event.signal:type_name -> palisade.event.v1.Signal
 	21, // 18: palisade.event.v1.Event.file_change:type_name -> palisade.event.v1.FileChange
@@ -3012,36 +3147,38 @@ var file_palisade_event_v1_event_proto_depIdxs = []int32{
 	24, // 21: palisade.event.v1.Event.dns:type_name -> palisade.event.v1.Dns
 	27, // 22: palisade.event.v1.Event.privilege:type_name -> palisade.event.v1.Privilege
 	28, // 23: palisade.event.v1.Event.io_uring:type_name -> palisade.event.v1.IoUring
-	9,  // 24: palisade.event.v1.Exec.exe:type_name -> palisade.event.v1.File
-	7,  // 25: palisade.event.v1.Fork.child:type_name -> palisade.event.v1.ProcessKey
-	9,  // 26: palisade.event.v1.FileOpen.file:type_name -> palisade.event.v1.File
-	16, // 27: palisade.event.v1.Connect.local:type_name -> palisade.event.v1.SocketAddress
-	16, // 28: palisade.event.v1.Connect.remote:type_name -> palisade.event.v1.SocketAddress
-	0,  // 29: palisade.event.v1.Connect.remote_source:type_name -> palisade.event.v1.PathSource
-	16, // 30: palisade.event.v1.Accept.local:type_name -> palisade.event.v1.SocketAddress
-	16, // 31: palisade.event.v1.Accept.remote:type_name -> palisade.event.v1.SocketAddress
-	9,  // 32: palisade.event.v1.ExecFailed.file:type_name -> palisade.event.v1.File
-	7,  // 33: palisade.event.v1.Signal.target:type_name -> palisade.event.v1.ProcessKey
-	2,  // 34: palisade.event.v1.FileChange.operation:type_name -> palisade.event.v1.FileOperation
-	9,  // 35: palisade.event.v1.FileChange.file:type_name -> palisade.event.v1.File
-	9,  // 36: palisade.event.v1.FileChange.target:type_name -> palisade.event.v1.File
-	3,  // 37: palisade.event.v1.Memory.operation:type_name -> palisade.event.v1.MemoryOperation
-	9,  // 38: palisade.event.v1.Memory.file:type_name -> palisade.event.v1.File
-	4,  // 39: palisade.event.v1.Socket.operation:type_name -> palisade.event.v1.SocketOperation
-	16, // 40: palisade.event.v1.Socket.address:type_name -> palisade.event.v1.SocketAddress
-	0,  // 41: palisade.event.v1.Socket.address_source:type_name -> palisade.event.v1.PathSource
-	25, // 42: palisade.event.v1.Dns.questions:type_name -> palisade.event.v1.DnsQuestion
-	26, // 43: palisade.event.v1.Dns.answers:type_name -> palisade.event.v1.DnsAnswer
-	16, // 44: palisade.event.v1.Dns.server:type_name -> palisade.event.v1.SocketAddress
-	16, // 45: palisade.event.v1.Dns.client:type_name -> palisade.event.v1.SocketAddress
-	5,  // 46: palisade.event.v1.Privilege.operation:type_name -> palisade.event.v1.PrivilegeOperation
-	7,  // 47: palisade.event.v1.Privilege.target:type_name -> palisade.event.v1.ProcessKey
-	6,  // 48: palisade.event.v1.Loss.reason:type_name -> palisade.event.v1.LossReason
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	29, // 24: palisade.event.v1.Event.syscalls_used:type_name -> palisade.event.v1.SyscallsUsed
+	9,  // 25: palisade.event.v1.Exec.exe:type_name -> palisade.event.v1.File
+	9,  // 26: palisade.event.v1.Exec.script:type_name -> palisade.event.v1.File
+	7,  // 27: palisade.event.v1.Fork.child:type_name -> palisade.event.v1.ProcessKey
+	9,  // 28: palisade.event.v1.FileOpen.file:type_name -> palisade.event.v1.File
+	16, // 29: palisade.event.v1.Connect.local:type_name -> palisade.event.v1.SocketAddress
+	16, // 30: palisade.event.v1.Connect.remote:type_name -> palisade.event.v1.SocketAddress
+	0,  // 31: palisade.event.v1.Connect.remote_source:type_name -> palisade.event.v1.PathSource
+	16, // 32: palisade.event.v1.Accept.local:type_name -> palisade.event.v1.SocketAddress
+	16, // 33: palisade.event.v1.Accept.remote:type_name -> palisade.event.v1.SocketAddress
+	9,  // 34: palisade.event.v1.ExecFailed.file:type_name -> palisade.event.v1.File
+	7,  // 35: palisade.event.v1.Signal.target:type_name -> palisade.event.v1.ProcessKey
+	2,  // 36: palisade.event.v1.FileChange.operation:type_name -> palisade.event.v1.FileOperation
+	9,  // 37: palisade.event.v1.FileChange.file:type_name -> palisade.event.v1.File
+	9,  // 38: palisade.event.v1.FileChange.target:type_name -> palisade.event.v1.File
+	3,  // 39: palisade.event.v1.Memory.operation:type_name -> palisade.event.v1.MemoryOperation
+	9,  // 40: palisade.event.v1.Memory.file:type_name -> palisade.event.v1.File
+	4,  // 41: palisade.event.v1.Socket.operation:type_name -> palisade.event.v1.SocketOperation
+	16, // 42: palisade.event.v1.Socket.address:type_name -> palisade.event.v1.SocketAddress
+	0,  // 43: palisade.event.v1.Socket.address_source:type_name -> palisade.event.v1.PathSource
+	25, // 44: palisade.event.v1.Dns.questions:type_name -> palisade.event.v1.DnsQuestion
+	26, // 45: palisade.event.v1.Dns.answers:type_name -> palisade.event.v1.DnsAnswer
+	16, // 46: palisade.event.v1.Dns.server:type_name -> palisade.event.v1.SocketAddress
+	16, // 47: palisade.event.v1.Dns.client:type_name -> palisade.event.v1.SocketAddress
+	5,  // 48: palisade.event.v1.Privilege.operation:type_name -> palisade.event.v1.PrivilegeOperation
+	7,  // 49: palisade.event.v1.Privilege.target:type_name -> palisade.event.v1.ProcessKey
+	6,  // 50: palisade.event.v1.Loss.reason:type_name -> palisade.event.v1.LossReason
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_palisade_event_v1_event_proto_init() }
@@ -3067,6 +3204,7 @@ func file_palisade_event_v1_event_proto_init() {
 		(*Event_Dns)(nil),
 		(*Event_Privilege)(nil),
 		(*Event_IoUring)(nil),
+		(*Event_SyscallsUsed)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3074,7 +3212,7 @@ func file_palisade_event_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_event_v1_event_proto_rawDesc), len(file_palisade_event_v1_event_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

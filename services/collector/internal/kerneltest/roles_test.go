@@ -39,6 +39,7 @@ func play(role string) int {
 		"exec-many":      execMany,
 		"getppid-many":   getppidMany,
 		"exec-memfd":     func([]string) error { return execMemfd() },
+		"no-new-privs":   execWithoutNewPrivileges,
 		"trigger":        trigger,
 		"forbidden":      tryForbidden,
 		"try-on":         tryOn,
@@ -197,6 +198,11 @@ func execMemfd() error {
 		return err
 	}
 	return unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), []string{"innocent"}, []string{roleVariable + "=nothing", "GORACE=atexit_sleep_ms=0"})
+}
+
+// execWithoutNewPrivileges becomes the program args[0], whose file can give it nothing.
+func execWithoutNewPrivileges(args []string) error {
+	return errorsOf(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), unix.Exec(args[0], args, nil))
 }
 
 // loadUnprivileged is a collector as it is deployed: load, drop everything, go on working.

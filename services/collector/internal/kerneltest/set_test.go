@@ -75,8 +75,8 @@ func TestRunsWithItsRowOfThePrivilegeTable(t *testing.T) {
 	}
 }
 
-// reachable copies the test binary to where another uid may execute it.
-func reachable(t *testing.T, program string) string {
+// publicDirectory makes one that another uid can get into.
+func publicDirectory(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "palisade-test-")
 	if err != nil {
@@ -86,11 +86,17 @@ func reachable(t *testing.T, program string) string {
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // another uid must get in
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// reachable copies the test binary to where another uid may execute it.
+func reachable(t *testing.T, program string) string {
+	t.Helper()
 	raw, err := os.ReadFile(program)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "collector.test")
+	path := filepath.Join(publicDirectory(t), "collector.test")
 	if err := os.WriteFile(path, raw, 0o755); err != nil { //nolint:gosec // and execute this
 		t.Fatal(err)
 	}

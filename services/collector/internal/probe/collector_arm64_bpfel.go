@@ -14,26 +14,21 @@ import (
 )
 
 type collectorArea struct {
-	_      structs.HostLayout
-	Busy   uint64
-	Dentry uint64
-	Mnt    uint64
-	PathAt uint64
-	Path   [4592]uint8
-	Record [20968]uint8
+	_          structs.HostLayout
+	Path       [4592]uint8
+	Busy       uint64
+	Dentry     uint64
+	Mnt        uint64
+	PathAt     uint64
+	ArgvCopied uint64
+	Record     [49336]uint8
+	_          [3376]byte
 }
 
 type collectorBucket struct {
 	_        structs.HostLayout
 	UrgentNs uint64
 	BulkNs   uint64
-}
-
-type collectorExecArea struct {
-	_          structs.HostLayout
-	Busy       uint64
-	ArgvCopied uint64
-	Record     [45240]uint8
 }
 
 type collectorGuardFileKey struct {
@@ -191,15 +186,17 @@ const (
 )
 
 type collectorSettings struct {
-	_             structs.HostLayout
-	Owner         uint64
-	Wanted        uint64
-	UrgentCostNs  uint64
-	UrgentBurstNs uint64
-	BulkCostNs    uint64
-	BulkBurstNs   uint64
-	Opens         uint64
-	Peers         uint64
+	_               structs.HostLayout
+	Owner           uint64
+	Wanted          uint64
+	UrgentCostNs    uint64
+	UrgentBurstNs   uint64
+	BulkCostNs      uint64
+	BulkBurstNs     uint64
+	Opens           uint64
+	Peers           uint64
+	ReadBeginnings  uint64
+	WriteBeginnings uint64
 }
 
 type collectorShortfall struct {
@@ -215,6 +212,18 @@ type collectorShortfallKey struct {
 	Cpu      uint32
 }
 
+type collectorSyscallsKey struct {
+	_        structs.HostLayout
+	CgroupId uint64
+	Abi      uint32
+	Pad      uint32
+}
+
+type collectorSyscallsUsed struct {
+	_    structs.HostLayout
+	Bits [9]uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -223,7 +232,6 @@ const (
 	collectorMapAwake                 = "awake"
 	collectorMapBuckets               = "buckets"
 	collectorMapBulk                  = "bulk"
-	collectorMapExecAreas             = "exec_areas"
 	collectorMapGuardFiles            = "guard_files"
 	collectorMapGuardKeys             = "guard_keys"
 	collectorMapGuardNames            = "guard_names"
@@ -241,6 +249,7 @@ const (
 	collectorMapSettings              = "settings"
 	collectorMapShortfalls            = "shortfalls"
 	collectorMapShortfallsOther       = "shortfalls_other"
+	collectorMapSyscallsUsed          = "syscalls_used"
 	collectorMapTold                  = "told"
 	collectorMapUrgent                = "urgent"
 	collectorMapWorkloads             = "workloads"
@@ -282,6 +291,7 @@ const (
 	collectorProgOnSocketCreate       = "on_socket_create"
 	collectorProgOnSocketListen       = "on_socket_listen"
 	collectorProgOnSocketSendmsg      = "on_socket_sendmsg"
+	collectorProgOnSysEnter           = "on_sys_enter"
 	collectorProgOnSysExit            = "on_sys_exit"
 	collectorProgOnSysExitCalls       = "on_sys_exit_calls"
 	collectorProgOnTask               = "on_task"
@@ -306,7 +316,6 @@ const (
 	collectorVarHasCast               = "has_cast"
 	collectorVarHasLoop               = "has_loop"
 	collectorVarIteratorArea          = "iterator_area"
-	collectorVarIteratorExecArea      = "iterator_exec_area"
 	collectorVarKillGuarded           = "kill_guarded"
 	collectorVarOpcodeIsThird         = "opcode_is_third"
 	collectorVarTrialFired            = "trial_fired"
@@ -391,6 +400,7 @@ type collectorProgramSpecs struct {
 	OnSocketCreate     *ebpf.ProgramSpec `ebpf:"on_socket_create"`
 	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
 	OnSocketSendmsg    *ebpf.ProgramSpec `ebpf:"on_socket_sendmsg"`
+	OnSysEnter         *ebpf.ProgramSpec `ebpf:"on_sys_enter"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnSysExitCalls     *ebpf.ProgramSpec `ebpf:"on_sys_exit_calls"`
 	OnTask             *ebpf.ProgramSpec `ebpf:"on_task"`
@@ -407,7 +417,6 @@ type collectorMapSpecs struct {
 	Awake               *ebpf.MapSpec `ebpf:"awake"`
 	Buckets             *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk                *ebpf.MapSpec `ebpf:"bulk"`
-	ExecAreas           *ebpf.MapSpec `ebpf:"exec_areas"`
 	GuardFiles          *ebpf.MapSpec `ebpf:"guard_files"`
 	GuardKeys           *ebpf.MapSpec `ebpf:"guard_keys"`
 	GuardNames          *ebpf.MapSpec `ebpf:"guard_names"`
@@ -425,6 +434,7 @@ type collectorMapSpecs struct {
 	Settings            *ebpf.MapSpec `ebpf:"settings"`
 	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.MapSpec `ebpf:"shortfalls_other"`
+	SyscallsUsed        *ebpf.MapSpec `ebpf:"syscalls_used"`
 	Told                *ebpf.MapSpec `ebpf:"told"`
 	Urgent              *ebpf.MapSpec `ebpf:"urgent"`
 	Workloads           *ebpf.MapSpec `ebpf:"workloads"`
@@ -453,7 +463,6 @@ type collectorVariableSpecs struct {
 	HasCast               *ebpf.VariableSpec `ebpf:"has_cast"`
 	HasLoop               *ebpf.VariableSpec `ebpf:"has_loop"`
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
-	IteratorExecArea      *ebpf.VariableSpec `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.VariableSpec `ebpf:"kill_guarded"`
 	OpcodeIsThird         *ebpf.VariableSpec `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
@@ -483,7 +492,6 @@ type collectorMaps struct {
 	Awake               *ebpf.Map `ebpf:"awake"`
 	Buckets             *ebpf.Map `ebpf:"buckets"`
 	Bulk                *ebpf.Map `ebpf:"bulk"`
-	ExecAreas           *ebpf.Map `ebpf:"exec_areas"`
 	GuardFiles          *ebpf.Map `ebpf:"guard_files"`
 	GuardKeys           *ebpf.Map `ebpf:"guard_keys"`
 	GuardNames          *ebpf.Map `ebpf:"guard_names"`
@@ -501,6 +509,7 @@ type collectorMaps struct {
 	Settings            *ebpf.Map `ebpf:"settings"`
 	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.Map `ebpf:"shortfalls_other"`
+	SyscallsUsed        *ebpf.Map `ebpf:"syscalls_used"`
 	Told                *ebpf.Map `ebpf:"told"`
 	Urgent              *ebpf.Map `ebpf:"urgent"`
 	Workloads           *ebpf.Map `ebpf:"workloads"`
@@ -513,7 +522,6 @@ func (m *collectorMaps) Close() error {
 		m.Awake,
 		m.Buckets,
 		m.Bulk,
-		m.ExecAreas,
 		m.GuardFiles,
 		m.GuardKeys,
 		m.GuardNames,
@@ -531,6 +539,7 @@ func (m *collectorMaps) Close() error {
 		m.Settings,
 		m.Shortfalls,
 		m.ShortfallsOther,
+		m.SyscallsUsed,
 		m.Told,
 		m.Urgent,
 		m.Workloads,
@@ -560,7 +569,6 @@ type collectorVariables struct {
 	HasCast               *ebpf.Variable `ebpf:"has_cast"`
 	HasLoop               *ebpf.Variable `ebpf:"has_loop"`
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
-	IteratorExecArea      *ebpf.Variable `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.Variable `ebpf:"kill_guarded"`
 	OpcodeIsThird         *ebpf.Variable `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`
@@ -607,6 +615,7 @@ type collectorPrograms struct {
 	OnSocketCreate     *ebpf.Program `ebpf:"on_socket_create"`
 	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
 	OnSocketSendmsg    *ebpf.Program `ebpf:"on_socket_sendmsg"`
+	OnSysEnter         *ebpf.Program `ebpf:"on_sys_enter"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
 	OnSysExitCalls     *ebpf.Program `ebpf:"on_sys_exit_calls"`
 	OnTask             *ebpf.Program `ebpf:"on_task"`
@@ -654,6 +663,7 @@ func (p *collectorPrograms) Close() error {
 		p.OnSocketCreate,
 		p.OnSocketListen,
 		p.OnSocketSendmsg,
+		p.OnSysEnter,
 		p.OnSysExit,
 		p.OnSysExitCalls,
 		p.OnTask,

@@ -21,7 +21,7 @@ type collectorArea struct {
 	Mnt        uint64
 	PathAt     uint64
 	ArgvCopied uint64
-	Record     [45240]uint8
+	Record     [49336]uint8
 	_          [3376]byte
 }
 
@@ -212,6 +212,18 @@ type collectorShortfallKey struct {
 	Cpu      uint32
 }
 
+type collectorSyscallsKey struct {
+	_        structs.HostLayout
+	CgroupId uint64
+	Abi      uint32
+	Pad      uint32
+}
+
+type collectorSyscallsUsed struct {
+	_    structs.HostLayout
+	Bits [9]uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -237,6 +249,7 @@ const (
 	collectorMapSettings              = "settings"
 	collectorMapShortfalls            = "shortfalls"
 	collectorMapShortfallsOther       = "shortfalls_other"
+	collectorMapSyscallsUsed          = "syscalls_used"
 	collectorMapTold                  = "told"
 	collectorMapUrgent                = "urgent"
 	collectorMapWorkloads             = "workloads"
@@ -278,6 +291,7 @@ const (
 	collectorProgOnSocketCreate       = "on_socket_create"
 	collectorProgOnSocketListen       = "on_socket_listen"
 	collectorProgOnSocketSendmsg      = "on_socket_sendmsg"
+	collectorProgOnSysEnter           = "on_sys_enter"
 	collectorProgOnSysExit            = "on_sys_exit"
 	collectorProgOnSysExitCalls       = "on_sys_exit_calls"
 	collectorProgOnTask               = "on_task"
@@ -386,6 +400,7 @@ type collectorProgramSpecs struct {
 	OnSocketCreate     *ebpf.ProgramSpec `ebpf:"on_socket_create"`
 	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
 	OnSocketSendmsg    *ebpf.ProgramSpec `ebpf:"on_socket_sendmsg"`
+	OnSysEnter         *ebpf.ProgramSpec `ebpf:"on_sys_enter"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnSysExitCalls     *ebpf.ProgramSpec `ebpf:"on_sys_exit_calls"`
 	OnTask             *ebpf.ProgramSpec `ebpf:"on_task"`
@@ -419,6 +434,7 @@ type collectorMapSpecs struct {
 	Settings            *ebpf.MapSpec `ebpf:"settings"`
 	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.MapSpec `ebpf:"shortfalls_other"`
+	SyscallsUsed        *ebpf.MapSpec `ebpf:"syscalls_used"`
 	Told                *ebpf.MapSpec `ebpf:"told"`
 	Urgent              *ebpf.MapSpec `ebpf:"urgent"`
 	Workloads           *ebpf.MapSpec `ebpf:"workloads"`
@@ -493,6 +509,7 @@ type collectorMaps struct {
 	Settings            *ebpf.Map `ebpf:"settings"`
 	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.Map `ebpf:"shortfalls_other"`
+	SyscallsUsed        *ebpf.Map `ebpf:"syscalls_used"`
 	Told                *ebpf.Map `ebpf:"told"`
 	Urgent              *ebpf.Map `ebpf:"urgent"`
 	Workloads           *ebpf.Map `ebpf:"workloads"`
@@ -522,6 +539,7 @@ func (m *collectorMaps) Close() error {
 		m.Settings,
 		m.Shortfalls,
 		m.ShortfallsOther,
+		m.SyscallsUsed,
 		m.Told,
 		m.Urgent,
 		m.Workloads,
@@ -597,6 +615,7 @@ type collectorPrograms struct {
 	OnSocketCreate     *ebpf.Program `ebpf:"on_socket_create"`
 	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
 	OnSocketSendmsg    *ebpf.Program `ebpf:"on_socket_sendmsg"`
+	OnSysEnter         *ebpf.Program `ebpf:"on_sys_enter"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
 	OnSysExitCalls     *ebpf.Program `ebpf:"on_sys_exit_calls"`
 	OnTask             *ebpf.Program `ebpf:"on_task"`
@@ -644,6 +663,7 @@ func (p *collectorPrograms) Close() error {
 		p.OnSocketCreate,
 		p.OnSocketListen,
 		p.OnSocketSendmsg,
+		p.OnSysEnter,
 		p.OnSysExit,
 		p.OnSysExitCalls,
 		p.OnTask,

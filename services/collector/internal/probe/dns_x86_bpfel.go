@@ -164,15 +164,17 @@ const (
 )
 
 type dnsSettings struct {
-	_             structs.HostLayout
-	Owner         uint64
-	Wanted        uint64
-	UrgentCostNs  uint64
-	UrgentBurstNs uint64
-	BulkCostNs    uint64
-	BulkBurstNs   uint64
-	Opens         uint64
-	Peers         uint64
+	_               structs.HostLayout
+	Owner           uint64
+	Wanted          uint64
+	UrgentCostNs    uint64
+	UrgentBurstNs   uint64
+	BulkCostNs      uint64
+	BulkBurstNs     uint64
+	Opens           uint64
+	Peers           uint64
+	ReadBeginnings  uint64
+	WriteBeginnings uint64
 }
 
 type dnsShortfall struct {

@@ -70,6 +70,11 @@ var ends = []Hook{
 	{Name: "sys_exit", Family: "file", Program: "on_sys_exit", Required: true},
 }
 
+// entries of system calls are for the sets of those that workloads use, in every tier, if they are asked for.
+var entries = []Hook{
+	{Name: "sys_enter", Family: "process", Program: "on_sys_enter", Without: "the sets of system calls that workloads use are unknown"},
+}
+
 // decisions are the kernel's own, for the tiers lsm and modify-return.
 var decisions = []Hook{
 	{Name: "bprm_check_security", Family: "process", Place: Decision, Program: "on_bprm_check", Required: true},
@@ -178,8 +183,8 @@ func opcodeIsThird(k kernel.Kernel) bool {
 	return pointer
 }
 
-// hooksOf lists what a tier attaches on a kernel, in order.
-func hooksOf(tier Tier, k kernel.Kernel) []Hook {
+// hooksOf lists what a tier attaches on a kernel, in order; with the sets of system calls if they are asked for.
+func hooksOf(tier Tier, k kernel.Kernel, syscalls bool) []Hook {
 	hooks := slices.Clone(lifecycle)
 	if tier == TierTracepoint {
 		hooks = append(hooks, ends...)
@@ -188,5 +193,8 @@ func hooksOf(tier Tier, k kernel.Kernel) []Hook {
 		hooks = append(hooks, callsOf(k)...)
 	}
 	hooks = append(hooks, ringHookOf(k.Types))
+	if syscalls {
+		hooks = append(hooks, entries...)
+	}
 	return append(hooks, packets...)
 }

@@ -14,26 +14,21 @@ import (
 )
 
 type legacyArea struct {
-	_      structs.HostLayout
-	Busy   uint64
-	Dentry uint64
-	Mnt    uint64
-	PathAt uint64
-	Path   [4592]uint8
-	Record [20968]uint8
+	_          structs.HostLayout
+	Path       [4592]uint8
+	Busy       uint64
+	Dentry     uint64
+	Mnt        uint64
+	PathAt     uint64
+	ArgvCopied uint64
+	Record     [49336]uint8
+	_          [3376]byte
 }
 
 type legacyBucket struct {
 	_        structs.HostLayout
 	UrgentNs uint64
 	BulkNs   uint64
-}
-
-type legacyExecArea struct {
-	_          structs.HostLayout
-	Busy       uint64
-	ArgvCopied uint64
-	Record     [45240]uint8
 }
 
 type legacyGuardFileKey struct {
@@ -191,15 +186,17 @@ const (
 )
 
 type legacySettings struct {
-	_             structs.HostLayout
-	Owner         uint64
-	Wanted        uint64
-	UrgentCostNs  uint64
-	UrgentBurstNs uint64
-	BulkCostNs    uint64
-	BulkBurstNs   uint64
-	Opens         uint64
-	Peers         uint64
+	_               structs.HostLayout
+	Owner           uint64
+	Wanted          uint64
+	UrgentCostNs    uint64
+	UrgentBurstNs   uint64
+	BulkCostNs      uint64
+	BulkBurstNs     uint64
+	Opens           uint64
+	Peers           uint64
+	ReadBeginnings  uint64
+	WriteBeginnings uint64
 }
 
 type legacyShortfall struct {
@@ -215,6 +212,18 @@ type legacyShortfallKey struct {
 	Cpu      uint32
 }
 
+type legacySyscallsKey struct {
+	_        structs.HostLayout
+	CgroupId uint64
+	Abi      uint32
+	Pad      uint32
+}
+
+type legacySyscallsUsed struct {
+	_    structs.HostLayout
+	Bits [9]uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -223,7 +232,6 @@ const (
 	legacyMapAwake                 = "awake"
 	legacyMapBuckets               = "buckets"
 	legacyMapBulk                  = "bulk"
-	legacyMapExecAreas             = "exec_areas"
 	legacyMapGuardFiles            = "guard_files"
 	legacyMapGuardKeys             = "guard_keys"
 	legacyMapGuardNames            = "guard_names"
@@ -241,6 +249,7 @@ const (
 	legacyMapSettings              = "settings"
 	legacyMapShortfalls            = "shortfalls"
 	legacyMapShortfallsOther       = "shortfalls_other"
+	legacyMapSyscallsUsed          = "syscalls_used"
 	legacyMapTold                  = "told"
 	legacyMapUrgent                = "urgent"
 	legacyMapWorkloads             = "workloads"
@@ -282,6 +291,7 @@ const (
 	legacyProgOnSocketCreate       = "on_socket_create"
 	legacyProgOnSocketListen       = "on_socket_listen"
 	legacyProgOnSocketSendmsg      = "on_socket_sendmsg"
+	legacyProgOnSysEnter           = "on_sys_enter"
 	legacyProgOnSysExit            = "on_sys_exit"
 	legacyProgOnSysExitCalls       = "on_sys_exit_calls"
 	legacyProgOnTask               = "on_task"
@@ -305,7 +315,6 @@ const (
 	legacyVarGeneration            = "generation"
 	legacyVarHasLoop               = "has_loop"
 	legacyVarIteratorArea          = "iterator_area"
-	legacyVarIteratorExecArea      = "iterator_exec_area"
 	legacyVarKillGuarded           = "kill_guarded"
 	legacyVarOpcodeIsThird         = "opcode_is_third"
 	legacyVarTrialFired            = "trial_fired"
@@ -390,6 +399,7 @@ type legacyProgramSpecs struct {
 	OnSocketCreate     *ebpf.ProgramSpec `ebpf:"on_socket_create"`
 	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
 	OnSocketSendmsg    *ebpf.ProgramSpec `ebpf:"on_socket_sendmsg"`
+	OnSysEnter         *ebpf.ProgramSpec `ebpf:"on_sys_enter"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnSysExitCalls     *ebpf.ProgramSpec `ebpf:"on_sys_exit_calls"`
 	OnTask             *ebpf.ProgramSpec `ebpf:"on_task"`
@@ -406,7 +416,6 @@ type legacyMapSpecs struct {
 	Awake               *ebpf.MapSpec `ebpf:"awake"`
 	Buckets             *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk                *ebpf.MapSpec `ebpf:"bulk"`
-	ExecAreas           *ebpf.MapSpec `ebpf:"exec_areas"`
 	GuardFiles          *ebpf.MapSpec `ebpf:"guard_files"`
 	GuardKeys           *ebpf.MapSpec `ebpf:"guard_keys"`
 	GuardNames          *ebpf.MapSpec `ebpf:"guard_names"`
@@ -424,6 +433,7 @@ type legacyMapSpecs struct {
 	Settings            *ebpf.MapSpec `ebpf:"settings"`
 	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.MapSpec `ebpf:"shortfalls_other"`
+	SyscallsUsed        *ebpf.MapSpec `ebpf:"syscalls_used"`
 	Told                *ebpf.MapSpec `ebpf:"told"`
 	Urgent              *ebpf.MapSpec `ebpf:"urgent"`
 	Workloads           *ebpf.MapSpec `ebpf:"workloads"`
@@ -451,7 +461,6 @@ type legacyVariableSpecs struct {
 	Generation            *ebpf.VariableSpec `ebpf:"generation"`
 	HasLoop               *ebpf.VariableSpec `ebpf:"has_loop"`
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
-	IteratorExecArea      *ebpf.VariableSpec `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.VariableSpec `ebpf:"kill_guarded"`
 	OpcodeIsThird         *ebpf.VariableSpec `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
@@ -481,7 +490,6 @@ type legacyMaps struct {
 	Awake               *ebpf.Map `ebpf:"awake"`
 	Buckets             *ebpf.Map `ebpf:"buckets"`
 	Bulk                *ebpf.Map `ebpf:"bulk"`
-	ExecAreas           *ebpf.Map `ebpf:"exec_areas"`
 	GuardFiles          *ebpf.Map `ebpf:"guard_files"`
 	GuardKeys           *ebpf.Map `ebpf:"guard_keys"`
 	GuardNames          *ebpf.Map `ebpf:"guard_names"`
@@ -499,6 +507,7 @@ type legacyMaps struct {
 	Settings            *ebpf.Map `ebpf:"settings"`
 	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.Map `ebpf:"shortfalls_other"`
+	SyscallsUsed        *ebpf.Map `ebpf:"syscalls_used"`
 	Told                *ebpf.Map `ebpf:"told"`
 	Urgent              *ebpf.Map `ebpf:"urgent"`
 	Workloads           *ebpf.Map `ebpf:"workloads"`
@@ -511,7 +520,6 @@ func (m *legacyMaps) Close() error {
 		m.Awake,
 		m.Buckets,
 		m.Bulk,
-		m.ExecAreas,
 		m.GuardFiles,
 		m.GuardKeys,
 		m.GuardNames,
@@ -529,6 +537,7 @@ func (m *legacyMaps) Close() error {
 		m.Settings,
 		m.Shortfalls,
 		m.ShortfallsOther,
+		m.SyscallsUsed,
 		m.Told,
 		m.Urgent,
 		m.Workloads,
@@ -557,7 +566,6 @@ type legacyVariables struct {
 	Generation            *ebpf.Variable `ebpf:"generation"`
 	HasLoop               *ebpf.Variable `ebpf:"has_loop"`
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
-	IteratorExecArea      *ebpf.Variable `ebpf:"iterator_exec_area"`
 	KillGuarded           *ebpf.Variable `ebpf:"kill_guarded"`
 	OpcodeIsThird         *ebpf.Variable `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`
@@ -604,6 +612,7 @@ type legacyPrograms struct {
 	OnSocketCreate     *ebpf.Program `ebpf:"on_socket_create"`
 	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
 	OnSocketSendmsg    *ebpf.Program `ebpf:"on_socket_sendmsg"`
+	OnSysEnter         *ebpf.Program `ebpf:"on_sys_enter"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
 	OnSysExitCalls     *ebpf.Program `ebpf:"on_sys_exit_calls"`
 	OnTask             *ebpf.Program `ebpf:"on_task"`
@@ -651,6 +660,7 @@ func (p *legacyPrograms) Close() error {
 		p.OnSocketCreate,
 		p.OnSocketListen,
 		p.OnSocketSendmsg,
+		p.OnSysEnter,
 		p.OnSysExit,
 		p.OnSysExitCalls,
 		p.OnTask,

@@ -21,7 +21,7 @@ type legacyArea struct {
 	Mnt        uint64
 	PathAt     uint64
 	ArgvCopied uint64
-	Record     [45240]uint8
+	Record     [49336]uint8
 	_          [3376]byte
 }
 
@@ -212,6 +212,18 @@ type legacyShortfallKey struct {
 	Cpu      uint32
 }
 
+type legacySyscallsKey struct {
+	_        structs.HostLayout
+	CgroupId uint64
+	Abi      uint32
+	Pad      uint32
+}
+
+type legacySyscallsUsed struct {
+	_    structs.HostLayout
+	Bits [9]uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -237,6 +249,7 @@ const (
 	legacyMapSettings              = "settings"
 	legacyMapShortfalls            = "shortfalls"
 	legacyMapShortfallsOther       = "shortfalls_other"
+	legacyMapSyscallsUsed          = "syscalls_used"
 	legacyMapTold                  = "told"
 	legacyMapUrgent                = "urgent"
 	legacyMapWorkloads             = "workloads"
@@ -278,6 +291,7 @@ const (
 	legacyProgOnSocketCreate       = "on_socket_create"
 	legacyProgOnSocketListen       = "on_socket_listen"
 	legacyProgOnSocketSendmsg      = "on_socket_sendmsg"
+	legacyProgOnSysEnter           = "on_sys_enter"
 	legacyProgOnSysExit            = "on_sys_exit"
 	legacyProgOnSysExitCalls       = "on_sys_exit_calls"
 	legacyProgOnTask               = "on_task"
@@ -385,6 +399,7 @@ type legacyProgramSpecs struct {
 	OnSocketCreate     *ebpf.ProgramSpec `ebpf:"on_socket_create"`
 	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
 	OnSocketSendmsg    *ebpf.ProgramSpec `ebpf:"on_socket_sendmsg"`
+	OnSysEnter         *ebpf.ProgramSpec `ebpf:"on_sys_enter"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnSysExitCalls     *ebpf.ProgramSpec `ebpf:"on_sys_exit_calls"`
 	OnTask             *ebpf.ProgramSpec `ebpf:"on_task"`
@@ -418,6 +433,7 @@ type legacyMapSpecs struct {
 	Settings            *ebpf.MapSpec `ebpf:"settings"`
 	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.MapSpec `ebpf:"shortfalls_other"`
+	SyscallsUsed        *ebpf.MapSpec `ebpf:"syscalls_used"`
 	Told                *ebpf.MapSpec `ebpf:"told"`
 	Urgent              *ebpf.MapSpec `ebpf:"urgent"`
 	Workloads           *ebpf.MapSpec `ebpf:"workloads"`
@@ -491,6 +507,7 @@ type legacyMaps struct {
 	Settings            *ebpf.Map `ebpf:"settings"`
 	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.Map `ebpf:"shortfalls_other"`
+	SyscallsUsed        *ebpf.Map `ebpf:"syscalls_used"`
 	Told                *ebpf.Map `ebpf:"told"`
 	Urgent              *ebpf.Map `ebpf:"urgent"`
 	Workloads           *ebpf.Map `ebpf:"workloads"`
@@ -520,6 +537,7 @@ func (m *legacyMaps) Close() error {
 		m.Settings,
 		m.Shortfalls,
 		m.ShortfallsOther,
+		m.SyscallsUsed,
 		m.Told,
 		m.Urgent,
 		m.Workloads,
@@ -594,6 +612,7 @@ type legacyPrograms struct {
 	OnSocketCreate     *ebpf.Program `ebpf:"on_socket_create"`
 	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
 	OnSocketSendmsg    *ebpf.Program `ebpf:"on_socket_sendmsg"`
+	OnSysEnter         *ebpf.Program `ebpf:"on_sys_enter"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
 	OnSysExitCalls     *ebpf.Program `ebpf:"on_sys_exit_calls"`
 	OnTask             *ebpf.Program `ebpf:"on_task"`
@@ -641,6 +660,7 @@ func (p *legacyPrograms) Close() error {
 		p.OnSocketCreate,
 		p.OnSocketListen,
 		p.OnSocketSendmsg,
+		p.OnSysEnter,
 		p.OnSysExit,
 		p.OnSysExitCalls,
 		p.OnTask,

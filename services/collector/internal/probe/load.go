@@ -38,7 +38,7 @@ func Load(cfg Config) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := &Set{tier: cfg.Tier, kernel: running, rates: cfg.Rates}
+	set := &Set{tier: cfg.Tier, kernel: running, rates: cfg.Rates, syscalls: cfg.Syscalls}
 	if set.tier == "" {
 		set.tier, set.worse = detectTier(object)
 	}
@@ -56,7 +56,7 @@ func Load(cfg Config) (*Set, error) {
 
 // start takes over pinned programs that are just these, or loads these; onto pinned maps if they fit.
 func (s *Set) start(object *ebpf.CollectionSpec, cfg Config) error {
-	hooks := hooksOf(s.tier, s.kernel)
+	hooks := hooksOf(s.tier, s.kernel, s.syscalls)
 	digest := digestOf(s.kernel, s.tier, cfg)
 	pinned, generation, err := s.pins.owner()
 	if err == nil && pinned == hex.EncodeToString(digest) {
@@ -203,6 +203,12 @@ func (s *Set) loadMaps(object *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 		for name, m := range spec.Maps {
 			if name[0] != '.' { // not the programs' own variables
 				m.Pinning = ebpf.PinByName
+			}
+		}
+		if !s.syscalls {
+			spec.Maps[syscallsMap].Pinning = ebpf.PinNone
+			if err := s.pins.forgetMap(syscallsMap); err != nil {
+				return nil, err
 			}
 		}
 	}

@@ -2,10 +2,12 @@ package probe
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
 
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
 )
 
@@ -126,4 +128,62 @@ func (s *Set) Lost() ([record.Kinds]uint64, error) {
 		}
 	}
 	return sums, err
+}
+
+// syscallsMap is the map that the programs note system calls in. It has room only if they are to.
+const syscallsMap = "syscalls_used"
+
+// SyscallTable is one of the tables of system calls that a workload uses.
+type SyscallTable struct {
+	CgroupID uint64
+	ABI      eventv1.Abi
+}
+
+// Syscalls is a set of numbers of system calls: number n is bit n%64 of word n/64.
+type Syscalls [len(collectorSyscallsUsed{}.Bits)]uint64
+
+// Numbers lists the set, ascending.
+func (s Syscalls) Numbers() []uint32 {
+	var numbers []uint32
+	for n := range uint32(64 * len(s)) {
+		if s[n/64]>>(n%64)&1 != 0 {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers
+}
+
+// Without is what is in the set and not in another.
+func (s Syscalls) Without(other Syscalls) Syscalls {
+	for i := range s {
+		s[i] &^= other[i]
+	}
+	return s
+}
+
+// Syscalls reads which system calls workloads have made since the programs were loaded. Of more than 4096 tables those that were
+// longest without use begin anew.
+func (s *Set) Syscalls() (map[SyscallTable]Syscalls, error) {
+	all := make(map[SyscallTable]Syscalls)
+	var key collectorSyscallsKey
+	used := make([]collectorSyscallsUsed, 1)
+	value := any(&used[0])
+	if s.maps.SyscallsUsed.Type() == ebpf.LRUCPUHash { // Linux 5.10
+		value = &used
+	}
+	entries := s.maps.SyscallsUsed.Iterate()
+	for entries.Next(&key, value) {
+		var set Syscalls
+		for _, one := range used {
+			for i, word := range one.Bits {
+				set[i] |= word
+			}
+		}
+		all[SyscallTable{CgroupID: key.CgroupId, ABI: record.ABI(key.Abi)}] = set
+	}
+	// What is aborted is a walk from which a table has just been dropped; the next one has the rest.
+	if err := entries.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return nil, fmt.Errorf("read the system calls that workloads use: %w", err)
+	}
+	return all, nil
 }

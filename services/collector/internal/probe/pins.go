@@ -136,6 +136,14 @@ func (p pins) forget() error {
 	return os.MkdirAll(p.maps(), 0o700)
 }
 
+// forgetMap removes the pin of a map, if there is one.
+func (p pins) forgetMap(name string) error {
+	if err := os.Remove(filepath.Join(p.maps(), name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove pinned map: %w", err)
+	}
+	return nil
+}
+
 // owner reads who owns the pinned maps: the digest of its programs and its generation. It is fs.ErrNotExist if nothing
 // complete is pinned.
 func (p pins) owner() (digest string, generation uint64, err error) {

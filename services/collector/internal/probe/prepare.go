@@ -35,7 +35,7 @@ func digestOf(k kernel.Kernel, tier Tier, cfg Config) []byte {
 	}
 	sum.Write(programs)
 	sum.Write(_DnsBytes)
-	fmt.Fprintln(sum, k.Release, tier, cfg.UrgentBytes, cfg.BulkBytes)
+	fmt.Fprintln(sum, k.Release, tier, cfg.UrgentBytes, cfg.BulkBytes, cfg.Syscalls)
 	return sum.Sum(nil)
 }
 
@@ -50,6 +50,9 @@ func size(object *ebpf.CollectionSpec, cfg Config, tier Tier, k kernel.Kernel, g
 	object.Maps["bulk"].MaxEntries = cfg.BulkBytes
 	object.Maps["areas"].MaxEntries = iteratorArea + 1
 	object.Maps["guard_keys"].MaxEntries = iteratorArea + 1
+	if !cfg.Syscalls {
+		object.Maps[syscallsMap].MaxEntries = 1
+	}
 	values := map[string]any{
 		"chown_at_exit":         flag(!k.StructArguments),
 		"cgroup_by_memory_v1":   flag(k.CgroupByMemory),

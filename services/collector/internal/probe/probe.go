@@ -33,6 +33,8 @@ type Config struct {
 	Rates Rates `yaml:"rates"`
 	// Tier is used instead of the best one that works, if it is not empty.
 	Tier Tier `yaml:"tier"`
+	// Syscalls learns which system calls each workload makes. Every one of them then costs a little more.
+	Syscalls bool `yaml:"syscalls"`
 	// Pins is a directory in a BPF file system, the collector's own; if it is empty nothing outlives the collector.
 	Pins string `yaml:"pins"`
 }
@@ -73,6 +75,7 @@ type Set struct {
 	rates      Rates
 	generation uint64 // of the programs, random
 	resumed    bool
+	syscalls   bool
 	pins       pins
 	maps       collectorMaps
 	held       []held

@@ -21,7 +21,7 @@ func TestHooksNameProgramsThatExist(t *testing.T) {
 		}
 		maps.Copy(object.Programs, packet.Programs)
 		used := map[string]bool{trial: true}
-		for _, hook := range slices.Concat(lifecycle, ends, decisions, calls, callsAtOnce, packets, slices.Collect(maps.Values(rings))) {
+		for _, hook := range slices.Concat(lifecycle, ends, entries, decisions, calls, callsAtOnce, packets, slices.Collect(maps.Values(rings))) {
 			if _, ok := object.Programs[hook.Program]; !ok {
 				t.Errorf("%s: hook %s: no program %s", name, hook.Name, hook.Program)
 			}

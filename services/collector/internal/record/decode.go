@@ -142,7 +142,7 @@ func (d Decoder) header(raw []byte) *eventv1.Event {
 	comm, _, _ := bytes.Cut(raw[headerComm:headerComm+commSize], []byte{0})
 	e.Comm = text(comm)
 	flags := u32(raw, headerFlags)
-	e.Abi = abi(flags)
+	e.Abi = ABI(flags)
 	e.Guard, e.Killed = u32(raw, headerGuard), flags&headerKilled != 0
 	if flags&headerResultKnown != 0 {
 		e.Result, e.ResultKnown = int64(u64(raw, headerResult)), true //nolint:gosec // the C field is signed
@@ -150,7 +150,8 @@ func (d Decoder) header(raw []byte) *eventv1.Event {
 	return e
 }
 
-func abi(flags uint32) eventv1.Abi {
+// ABI is what the flags of a record say of the table that a system call came through.
+func ABI(flags uint32) eventv1.Abi {
 	switch {
 	case flags&headerCompat32 != 0:
 		return eventv1.Abi_ABI_COMPAT_32

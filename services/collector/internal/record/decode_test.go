@@ -47,6 +47,9 @@ func TestDecodeRefuses(t *testing.T) {
 		{name: "exec with a directory that is not there", raw: raw(Exec, execSize+3, map[int]uint32{execCwdLen: 4}), want: ErrShort},
 		{name: "exec with arguments past the end", raw: raw(Exec, execSize+8, map[int]uint32{execCwdLen: 4, execArgvLen: 5}), want: ErrShort},
 		{name: "exec with a length of 4 GiB", raw: raw(Exec, execSize+8, map[int]uint32{execArgvLen: 1<<32 - 1}), want: ErrShort},
+		{name: "exec of a script without names", raw: raw(Exec, execSize, map[int]uint32{execFlags: execScript}), want: ErrShort},
+		{name: "exec of a script without an interpreter", raw: script("s\x00"), want: ErrShort},
+		{name: "exec of a script whose interpreter is cut", raw: script("s\x00i"), want: ErrShort},
 		{name: "fork one byte short", raw: raw(Fork, forkSize-1, nil), want: ErrShort},
 		{name: "exit one byte short", raw: raw(Exit, exitSize-1, nil), want: ErrShort},
 		{name: "file open one byte short", raw: raw(FileOpen, fileOpenSize-1, nil), want: ErrShort},
@@ -78,6 +81,47 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Errorf("Decode(%d bytes) = %v, %v, want nil, %v", len(tt.raw), event, err, tt.want)
 			}
 		})
+	}
+}
+
+// script is an exec in /d, of an executable without a path, followed by these names.
+func script(names string) []byte {
+	return append(raw(Exec, execSize, map[int]uint32{execFlags: execScript, execCwdLen: 2}), "/d"+names...)
+}
+
+func TestDecodeScript(t *testing.T) {
+	tests := []struct{ name, script, interpreter, path, want string }{
+		{name: "absolute", script: "/s", interpreter: "/bin/sh", path: "/s", want: "/bin/sh"},
+		{name: "relative", script: "./s", interpreter: "sh", path: "/d/s", want: "sh"},
+		{name: "from above", script: "../s", interpreter: "sh", path: "/d/../s", want: "sh"},
+		{name: "not UTF-8", script: "/\xff", interpreter: "\xff", path: "/\uFFFD", want: "\uFFFD"},
+		{name: "not readable"},
+	}
+	for _, tt := range tests {
+		event, _, err := Decoder{}.Decode(script(tt.script + "\x00" + tt.interpreter + "\x00"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := event.GetExec(); got.GetScript().GetPath() != tt.path || got.GetInterpreter() != tt.want {
+			t.Errorf("%s: script, interpreter = %q, %q, want %q, %q", tt.name, got.GetScript().GetPath(), got.GetInterpreter(), tt.path, tt.want)
+		}
+	}
+}
+
+func TestDecodeExecGains(t *testing.T) {
+	for flags, want := range map[uint32]*eventv1.Exec{
+		execArgvTruncated | execArgvUnreadable: {ArgvTruncated: true, ArgvUnreadable: true},
+		execSetuid | execSecure:                {Setuid: true, Secure: true},
+		execSetgid:                             {Setgid: true},
+		execCapabilities:                       {FileCapabilities: true},
+	} {
+		event, _, err := Decoder{}.Decode(raw(Exec, execSize, map[int]uint32{execFlags: flags}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, event.GetExec(), protocmp.Transform()); diff != "" {
+			t.Errorf("flags %#x (-want +got):\n%s", flags, diff)
+		}
 	}
 }
 
@@ -154,6 +198,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		f.Add(record)
 	}
+	f.Add(script("./s\x00/bin/sh\x00"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		event, _, err := Decoder{}.Decode(raw)
 		if (event == nil) == (err == nil) {

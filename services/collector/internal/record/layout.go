@@ -122,6 +122,11 @@ const (
 
 	execArgvTruncated  = 1 << 0
 	execArgvUnreadable = 1 << 1
+	execSetuid         = 1 << 2
+	execSetgid         = 1 << 3
+	execCapabilities   = 1 << 4
+	execSecure         = 1 << 5
+	execScript         = 1 << 6
 
 	socketRemoteIsGiven = 1 << 0
 )

@@ -19,12 +19,12 @@ func decodeExec(raw []byte) (*eventv1.Exec, error) {
 	if err != nil {
 		return nil, err
 	}
-	argv, _, err := take(rest, u32(raw, execArgvLen), "arguments")
+	argv, rest, err := take(rest, u32(raw, execArgvLen), "arguments")
 	if err != nil {
 		return nil, err
 	}
 	flags := u32(raw, execFlags)
-	return &eventv1.Exec{
+	exec := &eventv1.Exec{
 		Exe:            exe,
 		Argv:           Argv(argv),
 		ArgvBytes:      u32(raw, execArgvBytes),
@@ -33,7 +33,32 @@ func decodeExec(raw []byte) (*eventv1.Exec, error) {
 		Cwd:            text(cwd),
 		Tty:            u32(raw, execTTY),
 		Session:        u32(raw, execSession),
-	}, nil
+
+		Setuid:           flags&execSetuid != 0,
+		Setgid:           flags&execSetgid != 0,
+		FileCapabilities: flags&execCapabilities != 0,
+		Secure:           flags&execSecure != 0,
+	}
+	if flags&execScript == 0 {
+		return exec, nil
+	}
+	return exec, decodeScript(exec, rest)
+}
+
+// decodeScript reads the script's and its interpreter's names, each with its NUL.
+func decodeScript(exec *eventv1.Exec, rest []byte) error {
+	script, rest, ok := bytes.Cut(rest, []byte{0})
+	interpreter, _, whole := bytes.Cut(rest, []byte{0})
+	if !ok || !whole {
+		return fmt.Errorf("names of a script: %w", ErrShort)
+	}
+	path := text(script)
+	if path != "" && path[0] != '/' {
+		path = join(exec.GetCwd(), path)
+	}
+	exec.Script = &eventv1.File{Path: path, PathSource: eventv1.PathSource_PATH_SOURCE_ARGUMENT}
+	exec.Interpreter = text(interpreter)
+	return nil
 }
 
 // Argv splits arguments as they lie in a process's memory: each ended by a NUL, the last one perhaps cut.

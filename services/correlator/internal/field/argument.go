@@ -19,7 +19,7 @@ const (
 var argumentFields = map[string]Field{
 	"evt.arg.flags":           {Doc: "flags by name (O_, EXE_, MS_, CLONE_, ...), joined by |", Kinds: flagKinds, Str: eventFlags},
 	"evt.arg.path":            {Doc: "path that the call is about", Kinds: KindUnlink | KindRmdir | KindMkdir | KindMknod | KindChown | KindChroot | KindTruncate, Str: subjectPath},
-	"evt.arg.filename":        {Doc: "path that the call is about", Kinds: KindChmod | KindExecFailed, Str: subjectPath},
+	"evt.arg.filename":        {Doc: "path that the call is about; of an execve only a script's", Kinds: KindChmod | KindExec | KindExecFailed, Str: subjectPath},
 	"evt.arg.name":            {Doc: "path of an unlinkat, rmdir or umount; name of a memfd, a module, an extended attribute", Kinds: namedKinds, Str: argumentName},
 	"evt.arg.oldpath":         {Doc: "old name of a rename or link", Kinds: KindRename | KindLink, Str: subjectPath},
 	"evt.arg.newpath":         {Doc: "new name of a rename or link", Kinds: KindRename | KindLink, Str: targetPath},
@@ -100,7 +100,7 @@ func id(n uint32) int64 {
 
 func subjectPath(c *Context) (string, bool) { return text(subject(c.Event).GetPath()) }
 
-// subject is the file an event is about, nil if there is none.
+// subject is the file an event is about, nil if there is none. Of an exec it is the script; the executable is the process's.
 func subject(e *eventv1.Event) *eventv1.File {
 	switch kind := e.GetKind().(type) {
 	case *eventv1.Event_FileOpen:
@@ -109,6 +109,8 @@ func subject(e *eventv1.Event) *eventv1.File {
 		return kind.FileChange.GetFile()
 	case *eventv1.Event_Memory:
 		return kind.Memory.GetFile()
+	case *eventv1.Event_Exec:
+		return kind.Exec.GetScript()
 	case *eventv1.Event_ExecFailed:
 		return kind.ExecFailed.GetFile()
 	}

@@ -55,6 +55,14 @@ func values() map[string]struct {
 			ended(&eventv1.Event{Kind: &eventv1.Event_ExecFailed{ExecFailed: &eventv1.ExecFailed{File: file("/tmp/x")}}}, -13),
 			"evt.type=execve_failed evt.res=EACCES evt.rawres=-13 evt.failed=true evt.arg.filename=/tmp/x fs.path.name=/tmp/x fd.name",
 		},
+		"an exec of a script": {
+			&eventv1.Event{Kind: &eventv1.Event_Exec{Exec: &eventv1.Exec{Exe: file("/bin/dash"), Script: file("/tmp/x.sh"), Interpreter: "/bin/sh"}}},
+			"evt.type=execve evt.arg.filename=/tmp/x.sh fs.path.name fd.name",
+		},
+		"an exec of a program": {
+			&eventv1.Event{Kind: &eventv1.Event_Exec{Exec: &eventv1.Exec{Exe: file("/bin/dash")}}},
+			"evt.type=execve evt.arg.filename fs.path.name fd.name",
+		},
 		"a rename": {
 			ended(change(&eventv1.FileChange{Operation: 1, File: file("/a/b"), Target: file("/a/c"), Flags: 2}), 0),
 			"evt.type=rename evt.res=SUCCESS evt.failed=false evt.arg.oldpath=/a/b evt.arg.newpath=/a/c evt.arg.flags=RENAME_EXCHANGE " +

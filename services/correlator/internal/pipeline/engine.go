@@ -231,7 +231,7 @@ func (e *Engine) event(ctx context.Context, s subject) error {
 			}
 		}
 	case field.KindOf(s.event) == 0:
-		return nil // Loss, Started: no process's
+		return nil // Loss, Started, SyscallsUsed: no process's
 	default: // the kernel's own doing, such as a datagram that had waited
 		ns := s.event.GetNamespaces()
 		s.image = &field.Process{Name: s.event.GetComm(), LoginUID: field.NoLogin}

@@ -85,6 +85,8 @@ func (m *metrics) event(e *eventv1.Event) {
 		class = "loss"
 	case *eventv1.Event_Started:
 		class = "started"
+	case *eventv1.Event_SyscallsUsed:
+		class = "syscalls_used"
 	}
 	m.others.WithLabelValues(class).Inc()
 }
