@@ -34,7 +34,7 @@ func (s *Set) attachPackets() error {
 	shared := map[string]*ebpf.Map{
 		"urgent": s.maps.Urgent, "bulk": s.maps.Bulk, "settings": s.maps.Settings, "buckets": s.maps.Buckets,
 		"shortfalls": s.maps.Shortfalls, "shortfalls_other": s.maps.ShortfallsOther,
-		"told": s.maps.Told, "progress": s.maps.Progress, "identity": s.maps.Identity, "awake": s.maps.Awake,
+		"signs": s.maps.Signs, "told_left_out": s.maps.ToldLeftOut, "told": s.maps.Told, "progress": s.maps.Progress, "identity": s.maps.Identity, "awake": s.maps.Awake,
 	}
 	for name, m := range shared {
 		object.Maps[name].MaxEntries = m.MaxEntries()

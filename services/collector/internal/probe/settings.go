@@ -74,6 +74,18 @@ func (s *Set) put(kinds Kinds, opens uint64) error {
 	return nil
 }
 
+// WantAll records everything until restore is called. One call at a time, and none of WantInterest in between.
+func (s *Set) WantAll() (restore func() error, err error) {
+	before, err := s.settings()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.put(AllKinds, before.Opens|opensEverything); err != nil {
+		return nil, err
+	}
+	return func() error { return s.put(Kinds(before.Wanted), before.Opens) }, nil
+}
+
 // settings are those in force.
 func (s *Set) settings() (collectorSettings, error) {
 	var now collectorSettings
