@@ -16,6 +16,7 @@ import (
 	"github.com/palisade-sec/palisade/services/collector/internal/probe"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
 	"github.com/palisade-sec/palisade/services/collector/internal/ring"
+	"github.com/palisade-sec/palisade/services/collector/internal/selftest"
 	"github.com/palisade-sec/palisade/services/collector/internal/snapshot"
 	"github.com/palisade-sec/palisade/services/collector/internal/stream"
 	"github.com/palisade-sec/palisade/services/collector/internal/syscalls"
@@ -36,6 +37,7 @@ func callers() rpc.Callers {
 // collector is the parts that run.
 type collector struct {
 	probes    *probe.Set
+	tested    selftest.Report
 	ring      *ring.Reader
 	losses    *ring.Losses
 	used      *syscalls.Reporter
@@ -46,14 +48,13 @@ type collector struct {
 }
 
 // build wires the parts; nothing runs yet.
-func build(env daemon.Env, cfg settings, probes *probe.Set) (*collector, error) {
+func build(env daemon.Env, cfg settings, probes *probe.Set, tested selftest.Report) (*collector, error) {
 	identity, err := identify(probes)
 	if err != nil {
 		return nil, err
 	}
-	now := ring.Boottime()
-	decoder := record.NewDecoder(time.Now().Add(-time.Duration(now))) //nolint:gosec // 292 years
-	c := &collector{probes: probes, guards: guard.NewTable(probes.Guards())}
+	decoder := newDecoder()
+	c := &collector{probes: probes, tested: tested, guards: guard.NewTable(probes.Guards())}
 	if c.workloads, err = workload.NewTable(probes.Workloads()); err != nil {
 		return nil, err
 	}
@@ -64,12 +65,13 @@ func build(env daemon.Env, cfg settings, probes *probe.Set) (*collector, error) 
 	if c.ring, err = ring.NewReader(probes, decoder, publish); err != nil {
 		return nil, err
 	}
+	c.ring.LeaveOut(tested.Own)
 	if c.losses, err = ring.NewLosses(probes, decoder, publish); err != nil {
 		return nil, errors.Join(err, c.ring.Close())
 	}
 	c.used = syscalls.NewReporter(probes, decoder, publish)
-	started := &eventv1.Started{Tier: string(probes.Tier()), Resumed: probes.Resumed()}
-	first := []*eventv1.Event{decoder.Stamp(&eventv1.Event{Kind: &eventv1.Event_Started{Started: started}}, now)}
+	started := &eventv1.Started{Tier: string(probes.Tier()), Resumed: probes.Resumed(), SilentHooks: tested.Names(selftest.Silent)}
+	first := []*eventv1.Event{decoder.Stamp(&eventv1.Event{Kind: &eventv1.Event_Started{Started: started}}, ring.Boottime())}
 	if left := ring.LeftBehind(c.ring.LeftBehind(), decoder); left != nil {
 		first = append(first, left)
 	}
@@ -101,6 +103,11 @@ func (c *collector) existing(decoder record.Decoder) func(context.Context) ([]*e
 		c.workloads.Attribute(events)
 		return events, err
 	}
+}
+
+// newDecoder knows when the machine booted.
+func newDecoder() record.Decoder {
+	return record.NewDecoder(time.Now().Add(-time.Duration(ring.Boottime()))) //nolint:gosec // 292 years
 }
 
 // openTasks makes a kernel without task iterator one without processes: the status says so.

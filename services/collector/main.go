@@ -3,7 +3,9 @@
 // # Privileges
 //
 // Runs as its own uid with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN until the probes are attached, then with none. Opens no network
-// socket but the one traces are sent to if asked (OTEL_EXPORTER_OTLP_ENDPOINT), writes no file, starts no process.
+// socket but the one traces are sent to if asked (OTEL_EXPORTER_OTLP_ENDPOINT), writes no file, starts no process. The
+// self-test at start, which has no capabilities any more, is the exception: it speaks to its own sockets on the loopback network,
+// makes links and directories in one that it removes, and starts this program once, to kill it at once.
 // Reads /sys/kernel/btf, /proc/<pid>/{cmdline,stat}. Trusts no input but its configuration and the kernel; its only
 // caller for events is the correlator.
 package main
@@ -14,6 +16,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -26,6 +29,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/rpc"
 	"github.com/palisade-sec/palisade/internal/telemetry"
 	"github.com/palisade-sec/palisade/services/collector/internal/probe"
+	"github.com/palisade-sec/palisade/services/collector/internal/selftest"
 	"github.com/palisade-sec/palisade/services/collector/internal/stream"
 )
 
@@ -84,24 +88,21 @@ func run(ctx context.Context, env daemon.Env) error {
 		return err
 	}
 	defer socket.Close()
-	probes, err := probe.Load(cfg.Probes)
+	probes, tested, err := attach(cfg.Probes)
 	if err != nil {
 		return err
 	}
 	defer probes.Close()
-	if err := privilege.DropAll(); err != nil { // links and maps stay valid
-		return err
-	}
 	stopTracing, err := telemetry.Start(ctx, env.Name)
 	if err != nil {
 		return err
 	}
 	defer stopTracing()
-	c, err := build(env, cfg, probes)
+	c, err := build(env, cfg, probes, tested)
 	if err != nil {
 		return err
 	}
-	env.Log.InfoContext(ctx, "Attached probes", "hook", hookNames(probes), "tier", probes.Tier(), "resumed", probes.Resumed())
+	c.introduce(ctx, env.Log)
 	return daemon.RunAll(ctx, grace, c.tasks(cfg, socket)...)
 }
 
@@ -121,6 +122,37 @@ func (c *collector) tasks(cfg settings, socket net.Listener) []daemon.Task {
 	return tasks
 }
 
+// attach loads and attaches the probes, gives up every capability and tries the hooks. If one of those that are required does
+// not work, nothing stays behind of what was not there before.
+func attach(cfg probe.Config) (*probe.Set, selftest.Report, error) {
+	probes, err := probe.Load(cfg)
+	if err != nil {
+		return nil, selftest.Report{}, err
+	}
+	if err := privilege.DropAll(); err != nil { // links and maps stay valid
+		return nil, selftest.Report{}, errors.Join(err, probes.Close())
+	}
+	tested, err := selftest.Run(probes, newDecoder())
+	if err == nil {
+		return probes, tested, nil
+	}
+	if probes.Resumed() {
+		return nil, tested, errors.Join(err, probes.Close())
+	}
+	return nil, tested, errors.Join(err, probes.Remove())
+}
+
+// introduce says what is seen, and what is not.
+func (c *collector) introduce(ctx context.Context, log *slog.Logger) {
+	log.InfoContext(ctx, "Attached probes", "hook", hookNames(c.probes), "tier", c.probes.Tier(), "resumed", c.probes.Resumed(),
+		"self_test", c.tested.String())
+	for _, hook := range c.tested.Hooks() {
+		if hook.State == selftest.Silent {
+			log.WarnContext(ctx, "A hook is silent", "hook", hook.Hook.Name, "without", hook.Hook.Without)
+		}
+	}
+}
+
 // goMemory is what is left to Go. The rings' pages count against the same cgroup, and Go's runtime knows nothing of them.
 func goMemory(cfg probe.Config) int64 {
 	return max(leastMemory, memoryLimit-int64(cfg.UrgentBytes)-int64(cfg.BulkBytes))
@@ -137,11 +169,11 @@ func hookNames(probes *probe.Set) string {
 // check goes as far as a start does without serving, and leaves nothing pinned.
 func check(env daemon.Env, cfg settings) error {
 	cfg.Probes.Pins = ""
-	probes, err := probe.Load(cfg.Probes)
+	probes, tested, err := attach(cfg.Probes)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(env.Stdout, "configuration is valid; tier %s, attached %s\n", probes.Tier(), hookNames(probes))
+	fmt.Fprintf(env.Stdout, "configuration is valid; tier %s, attached %s; self-test: %s\n", probes.Tier(), hookNames(probes), tested)
 	return probes.Close()
 }
 

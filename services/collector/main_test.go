@@ -228,6 +228,24 @@ func checkStatus(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
 	if facts["tier"] != "tracepoint" || !strings.Contains(facts["hooks"], "sys_exit") || facts["records lost"] != "none" {
 		t.Errorf("facts = %v, want tier, hooks and losses", facts)
 	}
+	rows := map[string][]string{}
+	for _, table := range status.GetTables() {
+		for _, row := range table.GetRows() {
+			if len(row.GetCells()) != len(table.GetColumns()) {
+				t.Errorf("%s: %d cells, want %d", table.GetName(), len(row.GetCells()), len(table.GetColumns()))
+			}
+			rows[table.GetName()+" "+row.GetCells()[0]] = row.GetCells()
+		}
+	}
+	if hook := rows["hooks sys_exit"]; len(hook) < 3 || hook[2] != "fires" {
+		t.Errorf("sys_exit = %q, want it to fire", hook)
+	}
+	if hook := rows["hooks egress"]; len(hook) < 7 || hook[2] != "not tried" || hook[6] == "" {
+		t.Errorf("egress = %q, want it not tried, and why", hook)
+	}
+	if ring := rows["rings bulk"]; len(ring) != 3 || ring[1] != "4194304" || rows["records exec"] == nil {
+		t.Errorf("tables = %v, want the rings' sizes and what was read", rows)
+	}
 }
 
 func checkNoCapabilities(t *testing.T, pid int) {

@@ -29,7 +29,8 @@ func newStatus(opts *options) *cobra.Command {
 also serves as a health check.`,
 		Example: `  palisade status
   palisade status collector
-  palisade status -o json | jq '.[] | select(.healthy | not)'`,
+  palisade status -o json | jq '.[] | select(.healthy | not)'
+  palisade status collector -o json | jq '.[].tables.hooks[] | select(.state != "fires")'`,
 		Args: atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := opts.processNames(args)
@@ -106,6 +107,7 @@ func (o *options) askStatus(ctx context.Context, process string) show.Status {
 	status := show.Status{
 		Process: process, Healthy: answer.GetHealthy(), Warnings: answer.GetWarnings(), Version: answer.GetVersion(),
 		PID: answer.GetPid(), Started: answer.GetStarted().AsTime(), Facts: map[string]string{},
+		Tables: answer.GetTables(),
 	}
 	// The process may have a pid namespace of its own; the kernel says what its pid is here.
 	if credentials, ok := other.AuthInfo.(unixsock.Peer); ok && credentials.PID != 0 {

@@ -18,6 +18,7 @@ type Status struct {
 	Version  string            `json:"version"`
 	Warnings []string          `json:"warnings"`
 	Facts    map[string]string `json:"facts"`
+	Tables   Tables            `json:"tables,omitempty"`
 	// FactOrder is the order in which the process wants its facts shown.
 	FactOrder []string `json:"-"`
 }
@@ -48,6 +49,9 @@ func (s Status) write(w io.Writer, paint Painter) error {
 	}
 	if err := table.Flush(); err != nil {
 		return err
+	}
+	for _, t := range s.Tables {
+		writeTable(w, t, paint)
 	}
 	for _, warning := range s.Warnings {
 		fmt.Fprintln(w, "  "+paint.paint(yellow, "! "+Safe(warning)))

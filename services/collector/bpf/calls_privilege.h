@@ -27,11 +27,12 @@ static __always_inline bool ptrace_tells(__u64 request)
 }
 
 /*
- * bpf.h: commands on elements of maps. They need a map's descriptor, and getting one is told. The collector itself gives many,
- * and each would make a record that makes another.
+ * bpf.h: commands on elements of maps, and what is known of a program or map. They need its descriptor, and getting one is
+ * told. The collector itself gives many, and each would make a record that makes another.
  */
 #define BPF_MAP_LOOKUP_ELEM	       1
 #define BPF_MAP_GET_NEXT_KEY	       4
+#define BPF_OBJ_GET_INFO_BY_FD	       15
 #define BPF_MAP_LOOKUP_AND_DELETE_ELEM 21
 #define BPF_MAP_LOOKUP_BATCH	       24
 #define BPF_MAP_DELETE_BATCH	       27
@@ -39,7 +40,7 @@ static __always_inline bool ptrace_tells(__u64 request)
 static __always_inline bool bpf_tells(__u64 command)
 {
 	return !(command >= BPF_MAP_LOOKUP_ELEM && command <= BPF_MAP_GET_NEXT_KEY) &&
-	       command != BPF_MAP_LOOKUP_AND_DELETE_ELEM &&
+	       command != BPF_OBJ_GET_INFO_BY_FD && command != BPF_MAP_LOOKUP_AND_DELETE_ELEM &&
 	       !(command >= BPF_MAP_LOOKUP_BATCH && command <= BPF_MAP_DELETE_BATCH);
 }
 

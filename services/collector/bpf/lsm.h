@@ -67,6 +67,7 @@ int on_bprm_check(__u64 *ctx)
 	__u32 guard = guard_of_executable(file);
 	struct change c;
 
+	sign_set(SIGN_EXEC_CHECKED);
 	if (guard && change_begin(&c, current_task(), RECORD_EXEC_FAILED)) {
 		header_deny(&c.record->header, guard);
 		change_file(&c, &c.record->file, file);

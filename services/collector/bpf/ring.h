@@ -135,6 +135,13 @@ struct {
 	__type(value, struct shortfall);
 } told SEC(".maps"); /* what of the counters the subscriber has acknowledged */
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);   /* the kernel's id of a program */
+	__type(value, __u64); /* how often it was left out, as far as the subscriber has acknowledged it */
+} told_left_out SEC(".maps");
+
 struct progress {
 	__u64 acknowledged;
 	__u64 freed;
@@ -170,6 +177,31 @@ struct {
 	__type(value, struct identity);
 } identity SEC(".maps");
 
+/*
+ * What user space wants to know at one look. A program sets a sign and user space clears it; one that is set is left alone, so
+ * that processors do not fight for it.
+ */
+enum sign {
+	SIGN_SHORT,	   /* something was counted in shortfalls or shortfalls_other */
+	SIGN_EXEC_CHECKED, /* the decision on an exec, which makes a record only of a denial, was asked for */
+	SIGNS,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIGNS);
+	__type(key, __u32);
+	__type(value, __u32);
+} signs SEC(".maps");
+
+static __always_inline void sign_set(__u32 sign)
+{
+	__u32 *set = bpf_map_lookup_elem(&signs, &sign);
+
+	if (set && !*set)
+		*set = 1;
+}
+
 static __always_inline void shortfall_add(struct shortfall *sum, bool lost)
 {
 	if (lost)
@@ -193,6 +225,7 @@ static __attribute__((noinline)) int count_short(__u64 cgroup_id, __u32 kind, in
 		sum = bpf_map_lookup_elem(&shortfalls_other, &kind);
 	if (sum)
 		shortfall_add(sum, lost);
+	sign_set(SIGN_SHORT); /* after it was counted: user space clears the sign before it reads the counters */
 	return 0;
 }
 

@@ -167,7 +167,7 @@ func TestPackIsComplete(t *testing.T) {
 // What the pack asks of the kernel: few files, so that a node that runs it alone is not slowed down by the others.
 func TestThePackIsInterestedInFewFiles(t *testing.T) {
 	got := load(t).Interest()
-	if want := "exec fork exit file_open connect (file_open: reads below 7 paths, writes below 7 paths)"; got.String() != want {
+	if want := "exec fork exit file_open connect (file_open: reads below 7 paths, writes below 7 paths) (peers in 2 networks)"; got.String() != want {
 		t.Errorf("interest = %s, want %s\nreads %q\nwrites %q", got, want, got.Reads.Prefixes, got.Writes.Prefixes)
 	}
 	set := load(t)

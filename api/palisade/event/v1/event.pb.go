@@ -463,6 +463,10 @@ const (
 	// Lost: a collector was killed after it had read the records and before they were acknowledged, and the ring had needed
 	// their place.
 	LossReason_LOSS_REASON_KILLED LossReason = 3
+	// Lost: the kernel did not run the program that would have made the record, because that program was interrupted or preempted
+	// on that processor. The count is of the program's calls, some of which may have had nothing to record; what a guard would
+	// have denied there was not denied.
+	LossReason_LOSS_REASON_LEFT_OUT LossReason = 4
 )
 
 // Enum value maps for LossReason.
@@ -472,12 +476,14 @@ var (
 		1: "LOSS_REASON_RING_FULL",
 		2: "LOSS_REASON_RATE",
 		3: "LOSS_REASON_KILLED",
+		4: "LOSS_REASON_LEFT_OUT",
 	}
 	LossReason_value = map[string]int32{
 		"LOSS_REASON_UNSPECIFIED": 0,
 		"LOSS_REASON_RING_FULL":   1,
 		"LOSS_REASON_RATE":        2,
 		"LOSS_REASON_KILLED":      3,
+		"LOSS_REASON_LEFT_OUT":    4,
 	}
 )
 
@@ -2768,7 +2774,9 @@ type Started struct {
 	// One of lsm, modify-return, tracepoint.
 	Tier string `protobuf:"bytes,1,opt,name=tier,proto3" json:"tier,omitempty"`
 	// True if the programs ran on without a collector and their rings were taken over.
-	Resumed       bool `protobuf:"varint,2,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	Resumed bool `protobuf:"varint,2,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	// Hooks whose program the kernel did not call when the self-test did what it waits for: what they would tell is not seen.
+	SilentHooks   []string `protobuf:"bytes,3,rep,name=silent_hooks,json=silentHooks,proto3" json:"silent_hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2815,6 +2823,13 @@ func (x *Started) GetResumed() bool {
 		return x.Resumed
 	}
 	return false
+}
+
+func (x *Started) GetSilentHooks() []string {
+	if x != nil {
+		return x.SilentHooks
+	}
+	return nil
 }
 
 var File_palisade_event_v1_event_proto protoreflect.FileDescriptor
@@ -3001,10 +3016,11 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x125\n" +
 	"\x06reason\x18\x03 \x01(\x0e2\x1d.palisade.event.v1.LossReasonR\x06reason\x12\x10\n" +
-	"\x03cpu\x18\x04 \x01(\x05R\x03cpu\"7\n" +
+	"\x03cpu\x18\x04 \x01(\x05R\x03cpu\"Z\n" +
 	"\aStarted\x12\x12\n" +
 	"\x04tier\x18\x01 \x01(\tR\x04tier\x12\x18\n" +
-	"\aresumed\x18\x02 \x01(\bR\aresumed*q\n" +
+	"\aresumed\x18\x02 \x01(\bR\aresumed\x12!\n" +
+	"\fsilent_hooks\x18\x03 \x03(\tR\vsilentHooks*q\n" +
 	"\n" +
 	"PathSource\x12\x1b\n" +
 	"\x17PATH_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -3065,13 +3081,14 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x1aPRIVILEGE_OPERATION_KEYCTL\x10\r\x12#\n" +
 	"\x1fPRIVILEGE_OPERATION_USERFAULTFD\x10\x0e\x12'\n" +
 	"#PRIVILEGE_OPERATION_PERF_EVENT_OPEN\x10\x0f\x12&\n" +
-	"\"PRIVILEGE_OPERATION_IO_URING_SETUP\x10\x10*r\n" +
+	"\"PRIVILEGE_OPERATION_IO_URING_SETUP\x10\x10*\x8c\x01\n" +
 	"\n" +
 	"LossReason\x12\x1b\n" +
 	"\x17LOSS_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LOSS_REASON_RING_FULL\x10\x01\x12\x14\n" +
 	"\x10LOSS_REASON_RATE\x10\x02\x12\x16\n" +
-	"\x12LOSS_REASON_KILLED\x10\x03B@Z>github.com/palisade-sec/palisade/api/palisade/event/v1;eventv1b\x06proto3"
+	"\x12LOSS_REASON_KILLED\x10\x03\x12\x18\n" +
+	"\x14LOSS_REASON_LEFT_OUT\x10\x04B@Z>github.com/palisade-sec/palisade/api/palisade/event/v1;eventv1b\x06proto3"
 
 var (
 	file_palisade_event_v1_event_proto_rawDescOnce sync.Once

@@ -72,7 +72,9 @@ type GetStatusResponse struct {
 	// One line each, for people: what is degraded and what to do.
 	Warnings []string `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// What the process counts and which way it works, in the order it is to be shown.
-	Facts         []*Fact `protobuf:"bytes,7,rep,name=facts,proto3" json:"facts,omitempty"`
+	Facts []*Fact `protobuf:"bytes,7,rep,name=facts,proto3" json:"facts,omitempty"`
+	// What there is several of, each with the same facts.
+	Tables        []*Table `protobuf:"bytes,8,rep,name=tables,proto3" json:"tables,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -156,6 +158,13 @@ func (x *GetStatusResponse) GetFacts() []*Fact {
 	return nil
 }
 
+func (x *GetStatusResponse) GetTables() []*Table {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
 // Fact is one line of a status.
 type Fact struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -209,6 +218,166 @@ func (x *Fact) GetValue() string {
 	return ""
 }
 
+// Table is a part of a status that has rows.
+type Table struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Columns       []*Column              `protobuf:"bytes,2,rep,name=columns,proto3" json:"columns,omitempty"`
+	Rows          []*Row                 `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Table) Reset() {
+	*x = Table{}
+	mi := &file_palisade_process_v1_process_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Table) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Table) ProtoMessage() {}
+
+func (x *Table) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_process_v1_process_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Table.ProtoReflect.Descriptor instead.
+func (*Table) Descriptor() ([]byte, []int) {
+	return file_palisade_process_v1_process_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Table) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Table) GetColumns() []*Column {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *Table) GetRows() []*Row {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+// Column of a table.
+type Column struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// True if the cells are decimal numbers, or empty where there is none.
+	Number        bool `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Column) Reset() {
+	*x = Column{}
+	mi := &file_palisade_process_v1_process_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Column) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Column) ProtoMessage() {}
+
+func (x *Column) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_process_v1_process_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Column.ProtoReflect.Descriptor instead.
+func (*Column) Descriptor() ([]byte, []int) {
+	return file_palisade_process_v1_process_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Column) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Column) GetNumber() bool {
+	if x != nil {
+		return x.Number
+	}
+	return false
+}
+
+// Row of a table: a cell for each column.
+type Row struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cells         []string               `protobuf:"bytes,1,rep,name=cells,proto3" json:"cells,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Row) Reset() {
+	*x = Row{}
+	mi := &file_palisade_process_v1_process_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Row) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Row) ProtoMessage() {}
+
+func (x *Row) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_process_v1_process_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Row.ProtoReflect.Descriptor instead.
+func (*Row) Descriptor() ([]byte, []int) {
+	return file_palisade_process_v1_process_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Row) GetCells() []string {
+	if x != nil {
+		return x.Cells
+	}
+	return nil
+}
+
 type GetMetricsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -217,7 +386,7 @@ type GetMetricsRequest struct {
 
 func (x *GetMetricsRequest) Reset() {
 	*x = GetMetricsRequest{}
-	mi := &file_palisade_process_v1_process_proto_msgTypes[3]
+	mi := &file_palisade_process_v1_process_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -229,7 +398,7 @@ func (x *GetMetricsRequest) String() string {
 func (*GetMetricsRequest) ProtoMessage() {}
 
 func (x *GetMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_process_v1_process_proto_msgTypes[3]
+	mi := &file_palisade_process_v1_process_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -242,7 +411,7 @@ func (x *GetMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_process_v1_process_proto_rawDescGZIP(), []int{3}
+	return file_palisade_process_v1_process_proto_rawDescGZIP(), []int{6}
 }
 
 type GetMetricsResponse struct {
@@ -255,7 +424,7 @@ type GetMetricsResponse struct {
 
 func (x *GetMetricsResponse) Reset() {
 	*x = GetMetricsResponse{}
-	mi := &file_palisade_process_v1_process_proto_msgTypes[4]
+	mi := &file_palisade_process_v1_process_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +436,7 @@ func (x *GetMetricsResponse) String() string {
 func (*GetMetricsResponse) ProtoMessage() {}
 
 func (x *GetMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_process_v1_process_proto_msgTypes[4]
+	mi := &file_palisade_process_v1_process_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +449,7 @@ func (x *GetMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_process_v1_process_proto_rawDescGZIP(), []int{4}
+	return file_palisade_process_v1_process_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetMetricsResponse) GetText() string {
@@ -295,7 +464,7 @@ var File_palisade_process_v1_process_proto protoreflect.FileDescriptor
 const file_palisade_process_v1_process_proto_rawDesc = "" +
 	"\n" +
 	"!palisade/process/v1/process.proto\x12\x13palisade.process.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xf6\x01\n" +
+	"\x10GetStatusRequest\"\xaa\x02\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aprocess\x18\x01 \x01(\tR\aprocess\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\rR\x03pid\x124\n" +
@@ -303,10 +472,20 @@ const file_palisade_process_v1_process_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x18\n" +
 	"\ahealthy\x18\x05 \x01(\bR\ahealthy\x12\x1a\n" +
 	"\bwarnings\x18\x06 \x03(\tR\bwarnings\x12/\n" +
-	"\x05facts\x18\a \x03(\v2\x19.palisade.process.v1.FactR\x05facts\"0\n" +
+	"\x05facts\x18\a \x03(\v2\x19.palisade.process.v1.FactR\x05facts\x122\n" +
+	"\x06tables\x18\b \x03(\v2\x1a.palisade.process.v1.TableR\x06tables\"0\n" +
 	"\x04Fact\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x13\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x80\x01\n" +
+	"\x05Table\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
+	"\acolumns\x18\x02 \x03(\v2\x1b.palisade.process.v1.ColumnR\acolumns\x12,\n" +
+	"\x04rows\x18\x03 \x03(\v2\x18.palisade.process.v1.RowR\x04rows\"4\n" +
+	"\x06Column\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\bR\x06number\"\x1b\n" +
+	"\x03Row\x12\x14\n" +
+	"\x05cells\x18\x01 \x03(\tR\x05cells\"\x13\n" +
 	"\x11GetMetricsRequest\"(\n" +
 	"\x12GetMetricsResponse\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text2\xcb\x01\n" +
@@ -327,27 +506,33 @@ func file_palisade_process_v1_process_proto_rawDescGZIP() []byte {
 	return file_palisade_process_v1_process_proto_rawDescData
 }
 
-var file_palisade_process_v1_process_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_palisade_process_v1_process_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_palisade_process_v1_process_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: palisade.process.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: palisade.process.v1.GetStatusResponse
 	(*Fact)(nil),                  // 2: palisade.process.v1.Fact
-	(*GetMetricsRequest)(nil),     // 3: palisade.process.v1.GetMetricsRequest
-	(*GetMetricsResponse)(nil),    // 4: palisade.process.v1.GetMetricsResponse
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*Table)(nil),                 // 3: palisade.process.v1.Table
+	(*Column)(nil),                // 4: palisade.process.v1.Column
+	(*Row)(nil),                   // 5: palisade.process.v1.Row
+	(*GetMetricsRequest)(nil),     // 6: palisade.process.v1.GetMetricsRequest
+	(*GetMetricsResponse)(nil),    // 7: palisade.process.v1.GetMetricsResponse
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_palisade_process_v1_process_proto_depIdxs = []int32{
-	5, // 0: palisade.process.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	8, // 0: palisade.process.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	2, // 1: palisade.process.v1.GetStatusResponse.facts:type_name -> palisade.process.v1.Fact
-	0, // 2: palisade.process.v1.ProcessService.GetStatus:input_type -> palisade.process.v1.GetStatusRequest
-	3, // 3: palisade.process.v1.ProcessService.GetMetrics:input_type -> palisade.process.v1.GetMetricsRequest
-	1, // 4: palisade.process.v1.ProcessService.GetStatus:output_type -> palisade.process.v1.GetStatusResponse
-	4, // 5: palisade.process.v1.ProcessService.GetMetrics:output_type -> palisade.process.v1.GetMetricsResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 2: palisade.process.v1.GetStatusResponse.tables:type_name -> palisade.process.v1.Table
+	4, // 3: palisade.process.v1.Table.columns:type_name -> palisade.process.v1.Column
+	5, // 4: palisade.process.v1.Table.rows:type_name -> palisade.process.v1.Row
+	0, // 5: palisade.process.v1.ProcessService.GetStatus:input_type -> palisade.process.v1.GetStatusRequest
+	6, // 6: palisade.process.v1.ProcessService.GetMetrics:input_type -> palisade.process.v1.GetMetricsRequest
+	1, // 7: palisade.process.v1.ProcessService.GetStatus:output_type -> palisade.process.v1.GetStatusResponse
+	7, // 8: palisade.process.v1.ProcessService.GetMetrics:output_type -> palisade.process.v1.GetMetricsResponse
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_palisade_process_v1_process_proto_init() }
@@ -361,7 +546,7 @@ func file_palisade_process_v1_process_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_process_v1_process_proto_rawDesc), len(file_palisade_process_v1_process_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

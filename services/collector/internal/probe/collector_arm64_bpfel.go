@@ -249,8 +249,10 @@ const (
 	collectorMapSettings              = "settings"
 	collectorMapShortfalls            = "shortfalls"
 	collectorMapShortfallsOther       = "shortfalls_other"
+	collectorMapSigns                 = "signs"
 	collectorMapSyscallsUsed          = "syscalls_used"
 	collectorMapTold                  = "told"
+	collectorMapToldLeftOut           = "told_left_out"
 	collectorMapUrgent                = "urgent"
 	collectorMapWorkloads             = "workloads"
 	collectorMapWorkloadsGeneration   = "workloads_generation"
@@ -434,8 +436,10 @@ type collectorMapSpecs struct {
 	Settings            *ebpf.MapSpec `ebpf:"settings"`
 	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.MapSpec `ebpf:"shortfalls_other"`
+	Signs               *ebpf.MapSpec `ebpf:"signs"`
 	SyscallsUsed        *ebpf.MapSpec `ebpf:"syscalls_used"`
 	Told                *ebpf.MapSpec `ebpf:"told"`
+	ToldLeftOut         *ebpf.MapSpec `ebpf:"told_left_out"`
 	Urgent              *ebpf.MapSpec `ebpf:"urgent"`
 	Workloads           *ebpf.MapSpec `ebpf:"workloads"`
 	WorkloadsGeneration *ebpf.MapSpec `ebpf:"workloads_generation"`
@@ -509,8 +513,10 @@ type collectorMaps struct {
 	Settings            *ebpf.Map `ebpf:"settings"`
 	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.Map `ebpf:"shortfalls_other"`
+	Signs               *ebpf.Map `ebpf:"signs"`
 	SyscallsUsed        *ebpf.Map `ebpf:"syscalls_used"`
 	Told                *ebpf.Map `ebpf:"told"`
+	ToldLeftOut         *ebpf.Map `ebpf:"told_left_out"`
 	Urgent              *ebpf.Map `ebpf:"urgent"`
 	Workloads           *ebpf.Map `ebpf:"workloads"`
 	WorkloadsGeneration *ebpf.Map `ebpf:"workloads_generation"`
@@ -539,8 +545,10 @@ func (m *collectorMaps) Close() error {
 		m.Settings,
 		m.Shortfalls,
 		m.ShortfallsOther,
+		m.Signs,
 		m.SyscallsUsed,
 		m.Told,
+		m.ToldLeftOut,
 		m.Urgent,
 		m.Workloads,
 		m.WorkloadsGeneration,

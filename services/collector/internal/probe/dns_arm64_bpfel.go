@@ -209,7 +209,9 @@ const (
 	dnsMapSettings              = "settings"
 	dnsMapShortfalls            = "shortfalls"
 	dnsMapShortfallsOther       = "shortfalls_other"
+	dnsMapSigns                 = "signs"
 	dnsMapTold                  = "told"
+	dnsMapToldLeftOut           = "told_left_out"
 	dnsMapUrgent                = "urgent"
 	dnsMapWorkloads             = "workloads"
 	dnsMapWorkloadsGeneration   = "workloads_generation"
@@ -295,7 +297,9 @@ type dnsMapSpecs struct {
 	Settings            *ebpf.MapSpec `ebpf:"settings"`
 	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.MapSpec `ebpf:"shortfalls_other"`
+	Signs               *ebpf.MapSpec `ebpf:"signs"`
 	Told                *ebpf.MapSpec `ebpf:"told"`
+	ToldLeftOut         *ebpf.MapSpec `ebpf:"told_left_out"`
 	Urgent              *ebpf.MapSpec `ebpf:"urgent"`
 	Workloads           *ebpf.MapSpec `ebpf:"workloads"`
 	WorkloadsGeneration *ebpf.MapSpec `ebpf:"workloads_generation"`
@@ -355,7 +359,9 @@ type dnsMaps struct {
 	Settings            *ebpf.Map `ebpf:"settings"`
 	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.Map `ebpf:"shortfalls_other"`
+	Signs               *ebpf.Map `ebpf:"signs"`
 	Told                *ebpf.Map `ebpf:"told"`
+	ToldLeftOut         *ebpf.Map `ebpf:"told_left_out"`
 	Urgent              *ebpf.Map `ebpf:"urgent"`
 	Workloads           *ebpf.Map `ebpf:"workloads"`
 	WorkloadsGeneration *ebpf.Map `ebpf:"workloads_generation"`
@@ -378,7 +384,9 @@ func (m *dnsMaps) Close() error {
 		m.Settings,
 		m.Shortfalls,
 		m.ShortfallsOther,
+		m.Signs,
 		m.Told,
+		m.ToldLeftOut,
 		m.Urgent,
 		m.Workloads,
 		m.WorkloadsGeneration,

@@ -2,10 +2,12 @@ package probe
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/palisade-sec/palisade/services/collector/internal/kernel"
+	"github.com/palisade-sec/palisade/services/collector/internal/record"
 )
 
 // Place says what kind of place in the kernel a hook is, and so how its program gets there.
@@ -197,4 +199,67 @@ func hooksOf(tier Tier, k kernel.Kernel, syscalls bool) []Hook {
 		hooks = append(hooks, entries...)
 	}
 	return append(hooks, packets...)
+}
+
+// kinds says of which kind the records of a hook are, or of a call where the hook is one of calls. A hook with records of
+// several kinds is not there.
+var kinds = map[string]record.Kind{
+	"sched_process_exit": record.Exit, "sched_process_fork": record.Fork, "sched_process_exec": record.Exec,
+	"signal_generate": record.Signal, "io_uring_submit_req": record.IOUring, "io_uring_submit_sqe": record.IOUring,
+
+	"bprm_check_security": record.ExecFailed, "file_open": record.FileOpen,
+	"path_rename": record.Rename, "path_unlink": record.Unlink, "path_rmdir": record.Rmdir, "path_link": record.Link,
+	"path_symlink": record.Symlink, "path_mkdir": record.Mkdir, "path_mknod": record.Mknod, "path_chmod": record.Chmod,
+	"path_chown": record.Chown, "path_truncate": record.Truncate, "file_truncate": record.Truncate,
+	"sb_mount": record.Mount, "move_mount": record.Mount, "sb_umount": record.Umount, "sb_pivotroot": record.PivotRoot,
+	"path_chroot": record.Chroot, "mmap_file": record.MmapExec, "file_mprotect": record.MprotectExec,
+	"socket_create": record.Socket, "socket_bind": record.Bind, "socket_listen": record.Listen, "socket_sendmsg": record.Send,
+	"sock_graft": record.Accept, "task_fix_setuid": record.Setuid, "task_fix_setgid": record.Setgid,
+
+	"setxattr": record.Setxattr, "lsetxattr": record.Setxattr, "fsetxattr": record.Setxattr, "memfd_create": record.Memfd,
+	"execve": record.ExecFailed, "execveat": record.ExecFailed, "init_module": record.ModuleLoad,
+	"finit_module": record.ModuleLoad, "delete_module": record.ModuleUnload, "add_key": record.Keyctl, "bpf": record.BPF,
+	"capset": record.Capset, "io_uring_setup": record.IOUringSetup, "keyctl": record.Keyctl,
+	"perf_event_open": record.PerfEventOpen, "process_vm_readv": record.ProcessVMRead,
+	"process_vm_writev": record.ProcessVMWrite, "ptrace": record.Ptrace, "request_key": record.Keyctl,
+	"setgroups": record.Setgroups, "setgroups16": record.Setgroups, "setns": record.Setns, "unshare": record.Unshare,
+	"userfaultfd": record.Userfaultfd,
+}
+
+// Program is one that is attached: a hook has one for each of its places.
+type Program struct {
+	Hook Hook
+	// Place is the hook's name, or the kernel function of one of its calls.
+	Place string
+}
+
+// Call is the system call at whose end the program runs, and whether in this architecture's own ABI; "" if the hook is none of
+// calls.
+func (p Program) Call() (name string, native bool) {
+	if p.Hook.Place != Call {
+		return "", false
+	}
+	for i, prefix := range abiPrefixes {
+		if call, ok := strings.CutPrefix(p.Place, prefix); ok {
+			return call, i < nativePrefixes
+		}
+	}
+	return p.Place, false
+}
+
+// Kind is that of the program's records, 0 if it makes several.
+func (p Program) Kind() record.Kind {
+	if call, _ := p.Call(); call != "" {
+		return kinds[call]
+	}
+	return kinds[p.Hook.Name]
+}
+
+// Programs are all that are attached, in that order. The iterator is not: it is run.
+func (s *Set) Programs() []Program {
+	programs := make([]Program, 0, len(s.held))
+	for _, h := range s.held {
+		programs = append(programs, Program{Hook: h.hook, Place: h.place})
+	}
+	return programs
 }

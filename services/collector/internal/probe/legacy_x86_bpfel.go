@@ -249,8 +249,10 @@ const (
 	legacyMapSettings              = "settings"
 	legacyMapShortfalls            = "shortfalls"
 	legacyMapShortfallsOther       = "shortfalls_other"
+	legacyMapSigns                 = "signs"
 	legacyMapSyscallsUsed          = "syscalls_used"
 	legacyMapTold                  = "told"
+	legacyMapToldLeftOut           = "told_left_out"
 	legacyMapUrgent                = "urgent"
 	legacyMapWorkloads             = "workloads"
 	legacyMapWorkloadsGeneration   = "workloads_generation"
@@ -433,8 +435,10 @@ type legacyMapSpecs struct {
 	Settings            *ebpf.MapSpec `ebpf:"settings"`
 	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.MapSpec `ebpf:"shortfalls_other"`
+	Signs               *ebpf.MapSpec `ebpf:"signs"`
 	SyscallsUsed        *ebpf.MapSpec `ebpf:"syscalls_used"`
 	Told                *ebpf.MapSpec `ebpf:"told"`
+	ToldLeftOut         *ebpf.MapSpec `ebpf:"told_left_out"`
 	Urgent              *ebpf.MapSpec `ebpf:"urgent"`
 	Workloads           *ebpf.MapSpec `ebpf:"workloads"`
 	WorkloadsGeneration *ebpf.MapSpec `ebpf:"workloads_generation"`
@@ -507,8 +511,10 @@ type legacyMaps struct {
 	Settings            *ebpf.Map `ebpf:"settings"`
 	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
 	ShortfallsOther     *ebpf.Map `ebpf:"shortfalls_other"`
+	Signs               *ebpf.Map `ebpf:"signs"`
 	SyscallsUsed        *ebpf.Map `ebpf:"syscalls_used"`
 	Told                *ebpf.Map `ebpf:"told"`
+	ToldLeftOut         *ebpf.Map `ebpf:"told_left_out"`
 	Urgent              *ebpf.Map `ebpf:"urgent"`
 	Workloads           *ebpf.Map `ebpf:"workloads"`
 	WorkloadsGeneration *ebpf.Map `ebpf:"workloads_generation"`
@@ -537,8 +543,10 @@ func (m *legacyMaps) Close() error {
 		m.Settings,
 		m.Shortfalls,
 		m.ShortfallsOther,
+		m.Signs,
 		m.SyscallsUsed,
 		m.Told,
+		m.ToldLeftOut,
 		m.Urgent,
 		m.Workloads,
 		m.WorkloadsGeneration,

@@ -45,7 +45,11 @@ func Load(cfg Config) (*Set, error) {
 	if set.pins, err = openPins(cfg.Pins); err != nil {
 		return nil, err
 	}
-	if err := set.start(object, cfg); err != nil {
+	err = set.start(object, cfg)
+	if err == nil {
+		err = set.number()
+	}
+	if err != nil {
 		if len(set.worse) > 0 {
 			err = fmt.Errorf("%w (not tier %s)", err, strings.Join(set.worse, "; not tier "))
 		}

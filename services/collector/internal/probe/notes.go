@@ -118,13 +118,14 @@ func (s *Set) Shortfalls() (map[Account]Shortfall, error) {
 	return all, nil
 }
 
-// Lost counts the records that are missing since Load, by kind, whyever and whoever's they are.
-func (s *Set) Lost() ([record.Kinds]uint64, error) {
-	var sums [record.Kinds]uint64
+// Short counts the records that are missing since the rings were made, by kind, whoever's they are.
+func (s *Set) Short() ([record.Kinds]Shortfall, error) {
+	var sums [record.Kinds]Shortfall
 	all, err := s.Shortfalls()
 	for account, short := range all {
 		if account.Kind < record.Kinds {
-			sums[account.Kind] += short.Lost + short.Dropped
+			sums[account.Kind].Lost += short.Lost
+			sums[account.Kind].Dropped += short.Dropped
 		}
 	}
 	return sums, err
@@ -186,4 +187,134 @@ func (s *Set) Syscalls() (map[SyscallTable]Syscalls, error) {
 		return nil, fmt.Errorf("read the system calls that workloads use: %w", err)
 	}
 	return all, nil
+}
+
+// Lost is Short without a difference between lost and dropped.
+func (s *Set) Lost() ([record.Kinds]uint64, error) {
+	var sums [record.Kinds]uint64
+	all, err := s.Short()
+	for kind, short := range all {
+		sums[kind] = short.Lost + short.Dropped
+	}
+	return sums, err
+}
+
+// Sign is something that a program tells at one look. The numbers are bpf/ring.h's enum sign.
+type Sign uint32
+
+// The signs.
+const (
+	// SignShort: something was counted in the shortfalls.
+	SignShort Sign = 0
+	// SignExecChecked: the kernel asked for the decision on an exec.
+	SignExecChecked Sign = 1
+)
+
+// TakeSign says whether a sign was set since it was last taken, by whichever collector.
+func (s *Set) TakeSign(sign Sign) (bool, error) {
+	var set uint32
+	if err := s.maps.Signs.Lookup(uint32(sign), &set); err != nil {
+		return false, fmt.Errorf("read sign %d: %w", sign, err)
+	}
+	if set == 0 {
+		return false, nil
+	}
+	if err := s.maps.Signs.Put(uint32(sign), uint32(0)); err != nil {
+		return false, fmt.Errorf("clear sign %d: %w", sign, err)
+	}
+	return true, nil
+}
+
+// NewShortfalls says whether Shortfalls may have changed since it was last asked. What is counted in between is said next time.
+func (s *Set) NewShortfalls() (bool, error) { return s.TakeSign(SignShort) }
+
+// LeftOut says how often the kernel did not run a program, because it was running on that processor already: interrupted, or
+// preempted on Linux 7. The count only grows as long as the program is loaded.
+type LeftOut struct {
+	Program
+	// ID is the kernel's, which no other program gets before the next boot.
+	ID    uint32
+	Count uint64
+}
+
+// LeftOut lists the programs that were ever left out. Linux before 5.12 leaves them out too, and does not count.
+func (s *Set) LeftOut() ([]LeftOut, error) {
+	var all []LeftOut
+	if s.kernel.Legacy {
+		return nil, nil
+	}
+	for _, h := range s.held {
+		if !s.mayBeLeftOut(h) {
+			continue
+		}
+		stats, err := h.program.Stats()
+		if err != nil {
+			return nil, fmt.Errorf("read how often %s was left out: %w", h.place, err)
+		}
+		if stats.RecursionMisses > 0 {
+			all = append(all, LeftOut{Program: Program{Hook: h.hook, Place: h.place}, ID: h.id, Count: stats.RecursionMisses})
+		}
+	}
+	return all, nil
+}
+
+// mayBeLeftOut is what kernel/bpf/trampoline.c and bpf_trace_run decide: programs on packets never, security modules' until
+// Linux 6.2, others always.
+func (s *Set) mayBeLeftOut(h held) bool {
+	if h.hook.Place == Cgroup {
+		return false
+	}
+	return h.program.Type() != ebpf.LSM || !s.kernel.Cast
+}
+
+// ToldLeftOut is what SetToldLeftOut kept, by the programs' ids, of programs that are still attached.
+func (s *Set) ToldLeftOut() (map[uint32]uint64, error) {
+	attached := make(map[uint32]bool, len(s.held))
+	for _, h := range s.held {
+		attached[h.id] = true
+	}
+	told := make(map[uint32]uint64)
+	var id uint32
+	var count uint64
+	var old []uint32
+	entries := s.maps.ToldLeftOut.Iterate()
+	for entries.Next(&id, &count) {
+		if attached[id] {
+			told[id] = count
+		} else {
+			old = append(old, id)
+		}
+	}
+	if err := entries.Err(); err != nil {
+		return nil, fmt.Errorf("read what was told of programs left out: %w", err)
+	}
+	for _, id := range old {
+		if err := s.maps.ToldLeftOut.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil, fmt.Errorf("forget an old program: %w", err)
+		}
+	}
+	return told, nil
+}
+
+// SetToldLeftOut notes that these counts are known to the subscriber.
+func (s *Set) SetToldLeftOut(told map[uint32]uint64) error {
+	for id, count := range told {
+		if err := s.maps.ToldLeftOut.Put(id, count); err != nil {
+			return fmt.Errorf("note what was told of programs left out: %w", err)
+		}
+	}
+	return nil
+}
+
+// number asks the kernel for the programs' ids.
+func (s *Set) number() error {
+	for i := range s.held {
+		info, err := s.held[i].program.Info()
+		if err != nil {
+			return fmt.Errorf("read the id of %s: %w", s.held[i].place, err)
+		}
+		id, _ := info.ID() // there since Linux 4.13
+		s.held[i].id = uint32(id)
+	}
+	return nil
 }

@@ -44,7 +44,8 @@ func (s *Set) attachPackets() error {
 	shared := map[string]*ebpf.Map{
 		"urgent": s.maps.Urgent, "bulk": s.maps.Bulk, "settings": s.maps.Settings, "buckets": s.maps.Buckets,
 		"shortfalls": s.maps.Shortfalls, "shortfalls_other": s.maps.ShortfallsOther,
-		"told": s.maps.Told, "progress": s.maps.Progress, "identity": s.maps.Identity, "awake": s.maps.Awake,
+		"told": s.maps.Told, "told_left_out": s.maps.ToldLeftOut, "signs": s.maps.Signs, "progress": s.maps.Progress,
+		"identity": s.maps.Identity, "awake": s.maps.Awake,
 		"guard_settings": s.maps.GuardSettings, "guard_scopes": s.maps.GuardScopes, "guard_names": s.maps.GuardNames,
 		"workloads": s.maps.Workloads, "workloads_generation": s.maps.WorkloadsGeneration, "homes": s.maps.Homes,
 	}

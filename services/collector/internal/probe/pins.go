@@ -182,6 +182,7 @@ type held struct {
 	place   string
 	program *ebpf.Program
 	link    link.Link
+	id      uint32 // the program's, see number
 }
 
 // adopt opens the programs and links of a generation that were pinned for the hooks.

@@ -126,6 +126,9 @@ func programsOf(hooks []Hook, tier Tier, object *ebpf.CollectionSpec, k kernel.K
 // abiPrefixes are what a call's function begins with, on one architecture or another: native, then the 32-bit ones.
 var abiPrefixes = []string{"__x64_sys_", "__arm64_sys_", "__ia32_sys_", "__ia32_compat_sys_"}
 
+// nativePrefixes is how many of them are native.
+const nativePrefixes = 2
+
 // functionsOf finds the kernel's functions of system calls, in every ABI.
 func functionsOf(calls []string, k kernel.Kernel) []string {
 	var found []string

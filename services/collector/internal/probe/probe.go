@@ -100,6 +100,12 @@ func (s *Set) Worse() []string { return s.worse }
 // Resumed says that the programs ran before this process did, and have gone on without a collector.
 func (s *Set) Resumed() bool { return s.resumed }
 
+// Release is the kernel's.
+func (s *Set) Release() string { return s.kernel.Release }
+
+// Pins is the directory for pins, "" if there is none.
+func (s *Set) Pins() string { return s.pins.directory }
+
 // Urgent is the ring of what matters most. It belongs to the set, as Bulk does.
 func (s *Set) Urgent() *ebpf.Map { return s.maps.Urgent }
 
@@ -167,6 +173,8 @@ func (s *Set) Missing() []Missing { return s.missing }
 // somebody has told it to: sysctl kernel.bpf_stats_enabled, or BPF_ENABLE_STATS.
 type Run struct {
 	Hook string
+	// Program is the C function, which two hooks of one name have not in common.
+	Program string
 	// Place is the hook's name, or the kernel function of one of its calls.
 	Place string
 	Count uint64
@@ -180,7 +188,7 @@ type Run struct {
 func (s *Set) Runs() ([]Run, error) {
 	all := s.held
 	if s.walker != nil {
-		all = append(slices.Clone(all), held{hook: Hook{Name: iterator}, place: iterator, program: s.walker})
+		all = append(slices.Clone(all), held{hook: Hook{Name: iterator, Program: "on_task"}, place: iterator, program: s.walker})
 	}
 	runs := make([]Run, 0, len(all))
 	for _, h := range all {
@@ -188,7 +196,9 @@ func (s *Set) Runs() ([]Run, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read how often %s ran: %w", h.place, err)
 		}
-		runs = append(runs, Run{Hook: h.hook.Name, Place: h.place, Count: stats.RunCount, Total: stats.Runtime, Missed: stats.RecursionMisses})
+		runs = append(runs, Run{
+			Hook: h.hook.Name, Program: h.hook.Program, Place: h.place, Count: stats.RunCount, Total: stats.Runtime, Missed: stats.RecursionMisses,
+		})
 	}
 	return runs, nil
 }

@@ -17,9 +17,26 @@ import (
 // fakeLedger counts in memory.
 type fakeLedger struct {
 	short, told map[probe.Account]probe.Shortfall
+	out         []probe.LeftOut
+	toldOut     map[uint32]uint64
+	news        bool
+	looks       int // at the shortfalls
 }
 
-func (l *fakeLedger) Shortfalls() (map[probe.Account]probe.Shortfall, error) { return l.short, nil }
+func (l *fakeLedger) NewShortfalls() (bool, error)      { return l.news, nil }
+func (l *fakeLedger) LeftOut() ([]probe.LeftOut, error) { return l.out, nil }
+func (l *fakeLedger) ToldLeftOut() (map[uint32]uint64, error) {
+	return maps.Clone(l.toldOut), nil
+}
+func (l *fakeLedger) SetToldLeftOut(told map[uint32]uint64) error {
+	maps.Copy(l.toldOut, told)
+	return nil
+}
+
+func (l *fakeLedger) Shortfalls() (map[probe.Account]probe.Shortfall, error) {
+	l.looks++
+	return l.short, nil
+}
 func (l *fakeLedger) Told() (map[probe.Account]probe.Shortfall, error) {
 	return maps.Clone(l.told), nil
 }

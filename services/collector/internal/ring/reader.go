@@ -48,6 +48,20 @@ type Counts struct {
 	ByKind [record.Kinds]uint64
 	// Malformed counts records that could not be decoded: a bug, either side.
 	Malformed uint64
+	// Own counts those of the self-test, which are told to nobody.
+	Own uint64
+}
+
+// Own is what the collector did itself, in its self-test: nobody's business, and some of it would look like an attack.
+type Own struct {
+	// Processes by pid, and the time, since boot, in which all that they did was the self-test.
+	Processes map[uint32]bool
+	From, To  uint64
+}
+
+func (o Own) has(e *eventv1.Event) bool {
+	at := e.GetBoottimeNs()
+	return at <= o.To && at >= o.From && o.Processes[e.GetProcess().GetPid()]
 }
 
 // Source is where the rings are. *probe.Set is one.
@@ -71,6 +85,8 @@ type Reader struct {
 	failed       atomic.Pointer[error] // of giving back, which happens in others' calls
 	read         [record.Kinds]atomic.Uint64
 	malformed    atomic.Uint64
+	own          Own
+	ownRead      atomic.Uint64
 }
 
 // NewReader maps the rings.
@@ -108,6 +124,9 @@ func NewReader(source Source, decoder record.Decoder, publish Publish) (r *Reade
 // LeftBehind is how many records an earlier collector had taken out of the rings and died with.
 func (r *Reader) LeftBehind() uint64 { return r.leftBehind }
 
+// LeaveOut makes the reader tell nobody of these. Run must not have begun.
+func (r *Reader) LeaveOut(own Own) { r.own = own }
+
 // Close unmaps the rings. Run must have returned.
 func (r *Reader) Close() error {
 	var errs []error
@@ -127,12 +146,15 @@ func (r *Reader) Close() error {
 
 // Counts may be called at any time.
 func (r *Reader) Counts() Counts {
-	c := Counts{Malformed: r.malformed.Load()}
+	c := Counts{Malformed: r.malformed.Load(), Own: r.ownRead.Load()}
 	for kind := range c.ByKind {
 		c.ByKind[kind] = r.read[kind].Load()
 	}
 	return c
 }
+
+// Waiting is how many bytes of each ring are taken. It may be called at any time.
+func (r *Reader) Waiting() (urgent, bulk uint64) { return r.urgent.waiting(), r.bulk.waiting() }
 
 // Run reads until ctx ends.
 func (r *Reader) Run(ctx context.Context) error {
@@ -201,6 +223,10 @@ func (r *Reader) decode(events []*eventv1.Event, sample []byte, id uint32, posit
 	event, kind, err := r.decoder.Decode(sample)
 	if err != nil {
 		r.malformed.Add(1)
+		return events
+	}
+	if r.own.has(event) {
+		r.ownRead.Add(1)
 		return events
 	}
 	r.read[kind].Add(1)

@@ -118,6 +118,16 @@ func (r *ring) free(at place) error {
 	return nil
 }
 
+// waiting is how many bytes of the ring are taken, by records that were not read or not acknowledged.
+func (r *ring) waiting() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return 0
+	}
+	return r.memory.producer.Load() - r.freed.position
+}
+
 func (r *ring) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -19,6 +19,7 @@ var lossReasons = map[eventv1.LossReason]lossReason{
 	eventv1.LossReason_LOSS_REASON_RING_FULL:   {"ring_full", "lost", "ring full"},
 	eventv1.LossReason_LOSS_REASON_RATE:        {"rate", "dropped", "over its rate"},
 	eventv1.LossReason_LOSS_REASON_KILLED:      {"killed", "lost", "collector killed"},
+	eventv1.LossReason_LOSS_REASON_LEFT_OUT:    {"left_out", "lost", "program left out by the kernel"},
 }
 
 func reasonOf(loss *eventv1.Loss) lossReason {
