@@ -30,12 +30,15 @@ echo 'root:x:0:0::/root:/bin/sh' >"$root/etc/passwd"
 
 console=$work/console.log
 echo "vm: booting $release (console in $console)"
-timeout 600 qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max,cx16=off -smp 2 -m 3072 \
+# thread=single for the reason that is in test/vm/matrix/vm.go.
+ended=0
+timeout 600 qemu-system-x86_64 -M q35 -accel tcg,thread=single -cpu max,cx16=off -smp 2 -m 3072 \
 	-display none -no-reboot -nodefaults -monitor none -serial "file:$console" \
 	-kernel "$kernel/vmlinux" -initrd "$work/initrd.cpio" \
-	-append "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off random.trust_cpu=on no_timer_check tsc=reliable"
+	-append "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off random.trust_cpu=on no_timer_check tsc=reliable" || ended=$?
 
-failed=0
+failed=$ended
+[[ $ended -eq 0 ]] || echo "vm: QEMU ended with $ended (124: no end after 10 minutes)"
 while IFS= read -r want; do
 	if ! grep -qF -- "$want" "$console"; then
 		echo "vm: not on the console: $want"

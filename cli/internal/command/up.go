@@ -137,34 +137,47 @@ func showFindings(ctx context.Context, opts *options, term *terminal) error {
 	return watch(ctx, conn, 0, term.print)
 }
 
-// announce waits until the processes are healthy, says so, and stays.
+// announce waits until the processes are healthy, says so, and stays. After readyTimeout it says who is not, and later when
+// they are: on a slow host the kernel takes longer than that to check the collector's programs.
 func announce(ctx context.Context, settings node.Settings, term *terminal, opts *options) error {
 	names, err := opts.processNames(nil)
 	if err != nil {
 		return err
 	}
-	deadline := time.Now().Add(readyTimeout)
-	var waiting []show.Status
-	for {
-		waiting = waiting[:0]
-		for _, name := range names {
-			if status := opts.askStatus(ctx, name); !status.Healthy {
-				waiting = append(waiting, status)
-			}
-		}
-		if len(waiting) == 0 || time.Now().After(deadline) {
-			break
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	waiting := opts.awaitHealth(ctx, names, time.After(readyTimeout))
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	for _, status := range waiting {
 		term.note("%s is not healthy: %v", status.Process, status.Warnings)
 	}
 	term.banner(settings, len(names)-len(waiting), len(names))
+	if len(waiting) > 0 && len(opts.awaitHealth(ctx, names, nil)) == 0 {
+		term.note("All %d processes are healthy now.", len(names))
+	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// awaitHealth asks until all of the processes are healthy, late fires or ctx ends, and returns those that were not the last
+// time.
+func (o *options) awaitHealth(ctx context.Context, names []string, late <-chan time.Time) []show.Status {
+	for {
+		var waiting []show.Status
+		for _, name := range names {
+			if status := o.askStatus(ctx, name); !status.Healthy {
+				waiting = append(waiting, status)
+			}
+		}
+		if len(waiting) == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-late:
+			return waiting
+		case <-ctx.Done():
+			return waiting
+		}
+	}
 }

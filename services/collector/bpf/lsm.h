@@ -2,7 +2,7 @@
 /*
  * Programs of the tiers lsm and modify-return, on the kernel's own decisions (security/security.c): whatever call or
  * io_uring operation leads there and before it happens, so results are not known yet. Written as lsm/HOOK; for
- * modify-return user space attaches the same programs to security_HOOK.
+ * modify-return user space attaches the same programs to the functions that ask the hooks, security_HOOK for most of them.
  */
 #pragma once
 
@@ -15,6 +15,9 @@
 /* file.f_flags: an exec opens it. file.f_mode: overlayfs opens its own file below it. */
 #define FMODE_EXEC	0x20
 #define FMODE_NOACCOUNT 0x20000000
+
+/* Set by user space: the programs are on the functions that ask the hooks. */
+const volatile __u8 modify_return = 0;
 
 /* Whether a tier's programs are called at all. */
 __u32 trial_fired;
@@ -338,14 +341,15 @@ int on_path_chroot(__u64 *ctx)
 	return 0;
 }
 
-/* (file or NULL, asked protection, protection, flags) */
+/* (file or NULL, asked protection, protection, flags); the function that asks the hook works out the third by itself. */
 SEC("lsm/mmap_file")
 int on_mmap_file(__u64 *ctx)
 {
+	__u64 asked = ctx[1], given = modify_return ? asked : ctx[2]; /* not: ctx[modify_return ? 1 : 2] */
 	struct memory_facts facts = {
 		.file = (struct file *)ctx[0],
-		.flags = ctx[2],
-		.writable = ctx[2] & PROT_WRITE,
+		.flags = given,
+		.writable = given & PROT_WRITE,
 	};
 
 	if (facts.flags & PROT_EXEC && wanted(RECORD_MMAP_EXEC))

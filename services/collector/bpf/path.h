@@ -13,13 +13,10 @@
 
 /*
  * One step takes a component or crosses a mount: 2048 one-letter names make 4096 bytes. Where the verifier follows each
- * step, in each of some thirty programs, that would take it seconds: there a deeper path is marked as truncated.
+ * step, in each of some thirty programs, that would take it seconds: there they are taken in stretches.
  */
-#ifdef LEGACY
-#define PATH_STEPS 512
-#else
 #define PATH_STEPS 2048
-#endif
+#define STRETCH_STEPS 64
 
 /* Set by user space: the kernel has bpf_loop (Linux 5.17), of which the verifier looks at one step and not at all. */
 const volatile __u8 has_loop = 0;
@@ -35,6 +32,7 @@ struct walk {
 
 #define WALK_ON	  0
 #define WALK_DONE 1
+#define WALK_FULL 2 /* as a stretch's end: no room for the rest */
 
 static __always_inline struct mount *mount_of(__u64 vfsmnt)
 {
@@ -133,6 +131,32 @@ static long walk_step(__u32 i, struct walk *w)
 	return WALK_ON;
 }
 
+static __always_inline void walk_begin(struct walk *w)
+{
+	struct mount *mnt = mount_of(w->area->mnt);
+
+	w->dentry = (void *)w->area->dentry;
+	w->mnt = mnt;
+	w->root = FOLLOW(mnt, mnt.mnt_root);
+}
+
+/* Walks a stretch of the way and leaves in the area where it ended. The verifier follows its steps once a program. */
+__attribute__((noinline)) int path_stretch(int number)
+{
+	struct walk w = { .area = area_of(number), .whole = true };
+	int i;
+
+	if (!w.area)
+		return WALK_DONE;
+	walk_begin(&w);
+	for (i = 0; i < STRETCH_STEPS; i++)
+		if (walk_step(i, &w) == WALK_DONE)
+			return w.whole ? WALK_DONE : WALK_FULL;
+	w.area->dentry = (__u64)w.dentry;
+	w.area->mnt = (__u64)w.mnt + bpf_core_field_offset(struct mount, mnt);
+	return WALK_ON;
+}
+
 /*
  * Writes the path of the area's (dentry, mnt) into the area so that it starts at path_at and ends at PATH_MAX. Returns
  * false if it did not fit; what is there is then the path's end. Global, so that the verifier walks
@@ -143,23 +167,22 @@ static long walk_step(__u32 i, struct walk *w)
 __attribute__((noinline)) int path_walk(int number)
 {
 	struct walk w = { .area = area_of(number), .whole = true };
-	struct mount *mnt;
-	int i;
+	int i, end;
 
 	if (!w.area)
 		return true;
-	mnt = mount_of(w.area->mnt);
-	w.dentry = (void *)w.area->dentry;
-	w.mnt = mnt;
-	w.root = FOLLOW(mnt, mnt.mnt_root);
 	w.area->path_at = PATH_MAX;
 #ifndef LEGACY
-	if (has_loop)
+	if (has_loop) {
+		walk_begin(&w);
 		return bpf_loop(PATH_STEPS, walk_step, &w, 0) == PATH_STEPS ? false : w.whole;
+	}
 #endif
-	for (i = 0; i < PATH_STEPS; i++)
-		if (walk_step(i, &w) == WALK_DONE)
-			return w.whole;
+	for (i = 0; i < PATH_STEPS / STRETCH_STEPS; i++) {
+		end = path_stretch(number);
+		if (end != WALK_ON)
+			return end == WALK_DONE;
+	}
 	return false;
 }
 

@@ -17,7 +17,7 @@ type Place int
 const (
 	// Tracepoint is a typed tracepoint.
 	Tracepoint Place = iota
-	// Decision is one of the kernel's security decisions: an LSM hook, or in the tier modify-return security_NAME.
+	// Decision is one of the kernel's security decisions: an LSM hook, or in the tier modify-return the function that asks it.
 	Decision
 	// Announcement is an LSM hook without a result, so in the tier modify-return there is nothing to modify.
 	Announcement
@@ -36,6 +36,8 @@ type Hook struct {
 	// Family is what it is about, for people: process, file, memory, network, dns, privilege.
 	Family string
 	Place  Place
+	// Function of the kernel that asks an LSM hook; empty for security_NAME.
+	Function string
 	// Program is the C function.
 	Program string
 	// Calls are the system calls of a Call, without prefix.
@@ -46,6 +48,14 @@ type Hook struct {
 	Required bool
 	// Without says what is missing without the hook, for people.
 	Without string
+}
+
+// function is the kernel's that asks an LSM hook.
+func (h Hook) function() string {
+	if h.Function != "" {
+		return h.Function
+	}
+	return "security_" + h.Name
 }
 
 // iterator is the one hook that user space runs.
@@ -79,7 +89,7 @@ var entries = []Hook{
 
 // decisions are the kernel's own, for the tiers lsm and modify-return.
 var decisions = []Hook{
-	{Name: "bprm_check_security", Family: "process", Place: Decision, Program: "on_bprm_check", Required: true},
+	{Name: "bprm_check_security", Function: "security_bprm_check", Family: "process", Place: Decision, Program: "on_bprm_check", Required: true},
 	{Name: "file_open", Family: "file", Place: Decision, Program: "on_file_open", Required: true},
 	{Name: "path_rename", Family: "file", Place: Decision, Program: "on_path_rename", Without: "renames are not seen"},
 	{Name: "path_unlink", Family: "file", Place: Decision, Program: "on_path_unlink", Without: "removed files are not seen"},
@@ -134,7 +144,7 @@ var privilegeCalls = []string{
 // decisionsOf leaves out what a kernel does not have yet, or cannot hand to a program.
 func decisionsOf(k kernel.Kernel) []Hook {
 	return slices.DeleteFunc(slices.Clone(decisions), func(h Hook) bool {
-		younger := h.Since != "" && !k.HasFunction("security_"+h.Name)
+		younger := h.Since != "" && !k.HasFunction(h.function())
 		return younger || h.Name == "path_chown" && !k.StructArguments
 	})
 }

@@ -60,6 +60,7 @@ func size(object *ebpf.CollectionSpec, cfg Config, tier Tier, k kernel.Kernel, g
 		"generation":            generation,
 		"has_cast":              flag(k.Cast),
 		"kill_guarded":          flag(!tier.CanDeny()),
+		"modify_return":         flag(tier == TierModifyReturn),
 		"opcode_is_third":       flag(opcodeIsThird(k)),
 		"has_loop":              flag(k.Loop),
 		"iterator_area":         iteratorArea,

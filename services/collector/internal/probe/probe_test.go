@@ -1,12 +1,16 @@
 package probe
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/palisade-sec/palisade/services/collector/internal/kernel"
 )
 
 func TestHooksNameProgramsThatExist(t *testing.T) {
@@ -60,4 +64,35 @@ func TestConfigValidate(t *testing.T) {
 			t.Errorf("Validate = %v, want a fault of probes.%s", err, key)
 		}
 	}
+}
+
+// The same programs are on an LSM hook and, in the tier modify-return, on the function that asks it.
+func TestAskingFunctionsHaveTheHooksArguments(t *testing.T) {
+	k, err := kernel.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !k.HasFunction("bpf_lsm_file_open") {
+		t.Skipf("Linux %s is built without BPF LSM", k.Release)
+	}
+	for _, hook := range decisionsOf(k) {
+		asked, asks := parameters(k, "bpf_lsm_"+hook.Name), parameters(k, hook.function())
+		same := slices.Equal(asked, asks)
+		if except := hook.Name == "mmap_file"; same == except { // on_mmap_file knows the difference
+			t.Errorf("%s has the arguments %v, %s has %v", hook.Name, asked, hook.function(), asks)
+		}
+	}
+}
+
+// parameters are the types of a kernel function's parameters, as far as they tell them apart.
+func parameters(k kernel.Kernel, function string) []string {
+	var f *btf.Func
+	if err := k.Types.TypeByName(function, &f); err != nil {
+		return []string{err.Error()}
+	}
+	var types []string
+	for _, parameter := range f.Type.(*btf.FuncProto).Params {
+		types = append(types, fmt.Sprint(parameter.Type))
+	}
+	return types
 }

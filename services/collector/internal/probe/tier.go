@@ -83,10 +83,10 @@ func target(program *ebpf.ProgramSpec, hook Hook, tier Tier) {
 	switch {
 	case hook.Place == Decision && tier == TierModifyReturn:
 		program.Type, program.AttachType = ebpf.Tracing, ebpf.AttachModifyReturn
-		program.AttachTo = "security_" + hook.Name
+		program.AttachTo = hook.function()
 	case hook.Place == Announcement && tier == TierModifyReturn:
 		program.Type, program.AttachType = ebpf.Tracing, ebpf.AttachTraceFEntry
-		program.AttachTo = "security_" + hook.Name
+		program.AttachTo = hook.function()
 	case hook.Place == Decision || hook.Place == Announcement:
 		program.Type, program.AttachType = ebpf.LSM, ebpf.AttachLSMMac
 		program.AttachTo = hook.Name
