@@ -319,6 +319,7 @@ const (
 	collectorVarHasLoop               = "has_loop"
 	collectorVarIteratorArea          = "iterator_area"
 	collectorVarKillGuarded           = "kill_guarded"
+	collectorVarModifyReturn          = "modify_return"
 	collectorVarOpcodeIsThird         = "opcode_is_third"
 	collectorVarTrialFired            = "trial_fired"
 )
@@ -468,6 +469,7 @@ type collectorVariableSpecs struct {
 	HasLoop               *ebpf.VariableSpec `ebpf:"has_loop"`
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
 	KillGuarded           *ebpf.VariableSpec `ebpf:"kill_guarded"`
+	ModifyReturn          *ebpf.VariableSpec `ebpf:"modify_return"`
 	OpcodeIsThird         *ebpf.VariableSpec `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
 }
@@ -578,6 +580,7 @@ type collectorVariables struct {
 	HasLoop               *ebpf.Variable `ebpf:"has_loop"`
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
 	KillGuarded           *ebpf.Variable `ebpf:"kill_guarded"`
+	ModifyReturn          *ebpf.Variable `ebpf:"modify_return"`
 	OpcodeIsThird         *ebpf.Variable `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`
 }

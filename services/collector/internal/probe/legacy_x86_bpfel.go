@@ -318,6 +318,7 @@ const (
 	legacyVarHasLoop               = "has_loop"
 	legacyVarIteratorArea          = "iterator_area"
 	legacyVarKillGuarded           = "kill_guarded"
+	legacyVarModifyReturn          = "modify_return"
 	legacyVarOpcodeIsThird         = "opcode_is_third"
 	legacyVarTrialFired            = "trial_fired"
 )
@@ -466,6 +467,7 @@ type legacyVariableSpecs struct {
 	HasLoop               *ebpf.VariableSpec `ebpf:"has_loop"`
 	IteratorArea          *ebpf.VariableSpec `ebpf:"iterator_area"`
 	KillGuarded           *ebpf.VariableSpec `ebpf:"kill_guarded"`
+	ModifyReturn          *ebpf.VariableSpec `ebpf:"modify_return"`
 	OpcodeIsThird         *ebpf.VariableSpec `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.VariableSpec `ebpf:"trial_fired"`
 }
@@ -575,6 +577,7 @@ type legacyVariables struct {
 	HasLoop               *ebpf.Variable `ebpf:"has_loop"`
 	IteratorArea          *ebpf.Variable `ebpf:"iterator_area"`
 	KillGuarded           *ebpf.Variable `ebpf:"kill_guarded"`
+	ModifyReturn          *ebpf.Variable `ebpf:"modify_return"`
 	OpcodeIsThird         *ebpf.Variable `ebpf:"opcode_is_third"`
 	TrialFired            *ebpf.Variable `ebpf:"trial_fired"`
 }
