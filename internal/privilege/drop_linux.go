@@ -1,16 +1,27 @@
 package privilege
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// DropAll gives up every capability of every thread of the process, for good. File descriptors of maps, links and
-// rings stay valid (checked on Linux 6.18).
-func DropAll() error {
-	if err := cap.NewSet().SetProc(); err != nil {
+// DropAllBut gives up every other capability of every thread of the process, for good. File descriptors of maps, links and
+// rings stay valid (checked on Linux 5.10 to 6.18).
+func DropAllBut(keep ...string) error {
+	left := cap.NewSet()
+	for _, name := range keep {
+		value, err := Parse(name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(left.SetFlag(cap.Permitted, true, value), left.SetFlag(cap.Effective, true, value)); err != nil {
+			return fmt.Errorf("keep CAP_%s: %w", name, err)
+		}
+	}
+	if err := left.SetProc(); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
 	return nil

@@ -122,14 +122,14 @@ func (c *collector) tasks(cfg settings, socket net.Listener) []daemon.Task {
 	return tasks
 }
 
-// attach loads and attaches the probes, gives up every capability and tries the hooks. If one of those that are required does
+// attach loads and attaches the probes, gives up the capabilities and tries the hooks. If one of those that are required does
 // not work, nothing stays behind of what was not there before.
 func attach(cfg probe.Config) (*probe.Set, selftest.Report, error) {
 	probes, err := probe.Load(cfg)
 	if err != nil {
 		return nil, selftest.Report{}, err
 	}
-	if err := privilege.DropAll(); err != nil { // links and maps stay valid
+	if err := privilege.DropAllBut(probes.Keeps()...); err != nil { // links and maps stay valid
 		return nil, selftest.Report{}, errors.Join(err, probes.Close())
 	}
 	tested, err := selftest.Run(probes, newDecoder())

@@ -30,6 +30,9 @@ func (c *collector) Status() *processv1.GetStatusResponse {
 	for _, reason := range c.probes.Worse() {
 		r.fact("not tier", reason)
 	}
+	if keeps := c.probes.Keeps(); len(keeps) > 0 {
+		r.fact("keeps", "CAP_"+strings.Join(keeps, ", CAP_")+": Linux before 5.19 lets nobody read a map without it")
+	}
 	c.reportHooks(r)
 	if guards, err := c.guards.Status(); err != nil {
 		r.warn("guards cannot be counted: %v", err)

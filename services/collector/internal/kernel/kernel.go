@@ -29,7 +29,11 @@ type Kernel struct {
 	// Loop: programs can loop without the verifier following each turn (Linux 5.17).
 	Loop bool
 	// Cast: programs can say of what type a pointer is (Linux 6.2).
-	Cast  bool
+	Cast bool
+	// MapsNeedCapability: where sysctl kernel.unprivileged_bpf_disabled is set, as distributions do, not even who holds a map may
+	// read it without CAP_BPF (before Linux 5.19, __sys_bpf()).
+	MapsNeedCapability bool
+
 	Types *btf.Spec
 }
 
@@ -61,6 +65,7 @@ func Read() (Kernel, error) {
 	k.Loop = hasHelper(types, "BPF_FUNC_loop")
 	k.Legacy = !hasHelper(types, "BPF_FUNC_for_each_map_elem") // of 5.13
 	k.Cast = k.HasFunction("bpf_rdonly_cast")
+	k.MapsNeedCapability = !hasHelper(types, "BPF_FUNC_dynptr_from_mem") // of 5.19
 	cgroups, err := os.ReadFile(cgroupPath)
 	if err != nil {
 		return Kernel{}, fmt.Errorf("read own cgroups: %w", err)

@@ -205,13 +205,13 @@ func execWithoutNewPrivileges(args []string) error {
 	return errorsOf(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), unix.Exec(args[0], args, nil))
 }
 
-// loadUnprivileged is a collector as it is deployed: load, drop everything, go on working.
+// loadUnprivileged is a collector as it is deployed: load, drop what is no longer needed, go on working.
 func loadUnprivileged() error {
 	set, err := probe.Load(probe.DefaultConfig())
 	if err != nil {
 		return err
 	}
-	if err := privilege.DropAll(); err != nil {
+	if err := privilege.DropAllBut(set.Keeps()...); err != nil {
 		return err
 	}
 	if _, err := set.Lost(); err != nil {

@@ -5,7 +5,7 @@
 //
 // # Privileges
 //
-// Load needs CAP_BPF and CAP_PERFMON, and CAP_NET_ADMIN for DNS; nothing after it does.
+// Load needs CAP_BPF and CAP_PERFMON, and CAP_NET_ADMIN for DNS; nothing after it does, but see Set.Keeps.
 package probe
 
 import (
@@ -96,6 +96,14 @@ func (s *Set) Tier() Tier { return s.tier }
 
 // Worse says why it is not a better one, a line for each.
 func (s *Set) Worse() []string { return s.worse }
+
+// Keeps are the capabilities without which the kernel would not let go on who has loaded the programs: none since Linux 5.19.
+func (s *Set) Keeps() []string {
+	if s.kernel.MapsNeedCapability {
+		return []string{"BPF"}
+	}
+	return nil
+}
 
 // Resumed says that the programs ran before this process did, and have gone on without a collector.
 func (s *Set) Resumed() bool { return s.resumed }
