@@ -11,7 +11,7 @@
 #define CALL_WORDS 9 /* of 64 numbers each: more than any ABI has */
 
 struct syscalls_key {
-	__u64 cgroup_id;
+	__u64 cgroup_id; /* workload_id() */
 	__u32 abi; /* RECORD_COMPAT_32, RECORD_X32, or 0 */
 	__u32 pad;
 };
@@ -48,7 +48,7 @@ static __always_inline void note_bit(__u64 *word, __u64 bit)
 
 static __always_inline void note_call(struct task_struct *task, __u64 number)
 {
-	struct syscalls_key key = { .cgroup_id = cgroup_id(task) };
+	struct syscalls_key key = { .cgroup_id = workload_id(task) };
 	struct syscalls_used none = {}, *used;
 	__u64 word;
 

@@ -2648,8 +2648,8 @@ func (x *IoUring) GetOpcode() uint32 {
 
 // SyscallsUsed says which system calls a workload was first seen to make (sys_enter): those since the last such event of the
 // same workload and ABI, at most one a second. Only if the collector is configured to (probes.syscalls). A collector that starts
-// says once more what its predecessor said. The event has a cgroup_id and an abi, and no process. Calls that seccomp answered are
-// not among them.
+// says once more what its predecessor said. The event has a cgroup_id, the workload's where one is registered, and an abi, and
+// no process. Calls that seccomp answered are not among them.
 type SyscallsUsed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the ABI's table, ascending, below 576.

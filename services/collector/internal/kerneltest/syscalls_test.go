@@ -135,6 +135,28 @@ func learnOtherTables(t *testing.T, ours workload, told chan *eventv1.Event) {
 	learned(t, told, ours, eventv1.Abi_ABI_COMPAT_32, getppid32)
 }
 
+// What a workload does in cgroups of its own making is its doing, and they push nobody's set out of the kernel's map.
+func TestB15LearnedSystemCallsAreTheWorkloads(t *testing.T) {
+	w := loadWith(t, learning())
+	ours := newWorkload(t)
+	register(t, workloadTable(t, w.set), ours.id)
+	for range 3 {
+		below := workload{directory: ours.nested(t, 2)}
+		below.id = inodeOf(t, below.directory)
+		if err := below.runIn(t, call(unix.SYS_GETPPID)); err != nil {
+			t.Fatal(err)
+		}
+		sets, err := w.set.Syscalls()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := sets[probe.SyscallTable{CgroupID: below.id, ABI: eventv1.Abi_ABI_NATIVE}]; ok {
+			t.Errorf("a nested cgroup has a set of its own: %v", got.Numbers())
+		}
+	}
+	learned(t, report(t, w.set), ours, eventv1.Abi_ABI_NATIVE, unix.SYS_EXECVE, unix.SYS_GETPPID)
+}
+
 func learns(set *probe.Set) bool {
 	return slices.ContainsFunc(set.Attached(), func(h probe.Hook) bool { return h.Name == "sys_enter" })
 }
