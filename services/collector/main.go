@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -133,6 +134,7 @@ func attach(cfg probe.Config) (*probe.Set, selftest.Report, error) {
 		return nil, selftest.Report{}, errors.Join(err, probes.Close())
 	}
 	tested, err := selftest.Run(probes, newDecoder())
+	debug.FreeOSMemory() // what loading took, which is more than all the rest
 	if err == nil {
 		return probes, tested, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
@@ -69,6 +70,27 @@ func checkStatus(t *testing.T, pid int, row privilege.Row, group uint32) {
 		if bits, err := strconv.ParseUint(status["CapBnd"], 16, 64); err != nil || bits&sysAdmin != 0 {
 			t.Errorf("%s: SYS_ADMIN is within reach (CapBnd %s, %v)", path, status["CapBnd"], err)
 		}
+	}
+}
+
+// The collector must cost little where nothing happens: its budget, in MiB, of memory that it shares with nobody, and of its share
+// in what it does (proc(5): Pss in smaps_rollup).
+func TestIdleCollectorIsSmall(t *testing.T) {
+	const budget = 40
+	n := startNode(t)
+	time.Sleep(3 * time.Second) // what it needed to start has been given back
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", n.processes()["collector"].PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(raw), "\nPss:")
+	kib, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatalf("smaps_rollup: %q: %v", raw, err)
+	}
+	t.Logf("%d KiB", kib)
+	if kib > budget<<10 {
+		t.Errorf("the collector takes %d KiB, want at most %d MiB", kib, budget)
 	}
 }
 

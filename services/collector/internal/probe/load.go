@@ -55,6 +55,7 @@ func Load(cfg Config) (*Set, error) {
 		}
 		return nil, errors.Join(err, set.Close())
 	}
+	set.kernel.Types = nil // some ten MiB that only loading needs
 	return set, nil
 }
 
