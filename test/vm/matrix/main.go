@@ -41,7 +41,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	flags.StringVar(&s.work, "work", "bin/vm", "`directory` with kernel.test and compat32; kernels and logs go there too")
 	flags.StringVar(&s.scripts, "scripts", "test/vm", "`directory` of the VM's scripts")
 	flags.StringVar(&s.tests, "run", "", "run only tests that match this `regexp`")
-	flags.DurationVar(&s.timeout, "timeout", 10*time.Minute, "longest time a VM may take")
+	flags.DurationVar(&s.timeout, "timeout", 30*time.Minute, "longest time a VM may take")
 	flags.BoolVar(&s.full, "full", false, "the whole of every count (PALISADE_TEST_FULL); give it the time")
 	flags.StringVar(&s.fetch, "fetch", "", "only fetch the kernel of this `row` and print its directory")
 	flags.Usage = func() {
