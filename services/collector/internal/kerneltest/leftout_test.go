@@ -46,7 +46,6 @@ func TestLeftOutProgramsAreTold(t *testing.T) {
 	if got := told.Load(); got < missed || got > missedRuns(t, w) {
 		t.Errorf("%d told, want what the kernel counted: %d", got, missed)
 	}
-	t.Logf("left out %d times", missed)
 	kept, err := w.set.ToldLeftOut()
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +57,10 @@ func TestLeftOutProgramsAreTold(t *testing.T) {
 	if sum != told.Load() {
 		t.Errorf("%d noted as told, want %d", sum, told.Load())
 	}
+	if missed == 0 && !t.Failed() {
+		t.Skip("this kernel left no program out: there was nothing to tell")
+	}
+	t.Logf("left out %d times", missed)
 }
 
 // missedRuns adds up what the kernel counted.
