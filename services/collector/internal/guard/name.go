@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/palisade-sec/palisade/services/collector/internal/probe"
@@ -34,12 +35,12 @@ func backwards(name string) ([]byte, error) {
 	domain, below := strings.CutPrefix(name, ".")
 	labels := strings.Split(strings.ToLower(strings.TrimSuffix(domain, ".")), ".")
 	var pattern []byte
-	for i := len(labels) - 1; i >= 0; i-- {
-		if err := checkLabel(labels[i]); err != nil {
+	for _, label := range slices.Backward(labels) {
+		if err := checkLabel(label); err != nil {
 			return nil, err
 		}
-		for at := len(labels[i]) - 1; at >= 0; at-- {
-			pattern = append(pattern, labels[i][at])
+		for at := len(label) - 1; at >= 0; at-- {
+			pattern = append(pattern, label[at])
 		}
 		pattern = append(pattern, 0)
 	}

@@ -128,7 +128,7 @@ func (s *Set) own(digest []byte) error {
 		return err
 	}
 	s.resumed = before.Owner != 0
-	wants := wish{kinds: AllKinds, opens: everything}
+	wants := wish{kinds: AllKinds, opens: opens{word: opensEverything}}
 	if s.resumed {
 		wants = wishOf(before)
 	}

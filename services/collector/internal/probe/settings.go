@@ -105,7 +105,7 @@ func (s *Set) WantAll() (restore func() error, err error) {
 	}
 	before := wishOf(now)
 	all := before // with the numbers of its lists
-	all.kinds, all.opens.word, all.peers = AllKinds, all.opens.word|everything.word, all.peers&^peersListed
+	all.kinds, all.opens.word, all.peers = AllKinds, all.opens.word|opensEverything, all.peers&^peersListed
 	if err := s.put(all); err != nil {
 		return nil, err
 	}
@@ -199,8 +199,8 @@ type opens struct {
 	reads, writes uint64 // how the prefixes on the two lists begin
 }
 
-// everything needs no lists.
-var everything = opens{word: opensReadsAll | opensWritesAll}
+// opensEverything needs no lists.
+const opensEverything = opensReadsAll | opensWritesAll
 
 const (
 	// maxPrefixes on one list, see bpf/event.h; of a longer one every file is recorded.

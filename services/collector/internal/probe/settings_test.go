@@ -19,7 +19,7 @@ func TestTranslate(t *testing.T) {
 		want          opens               // but for the number
 		keys          map[uint32][]string // by list
 	}{
-		{name: "nothing said is everything", want: everything},
+		{name: "nothing said is everything", want: opens{word: opensEverything}},
 		{name: "no file", reads: &collectorv1.Opens{}, writes: &collectorv1.Opens{}},
 		{
 			name: "all needs no prefixes", reads: &collectorv1.Opens{All: true, Prefixes: []string{"/etc/"}}, writes: &collectorv1.Opens{},
