@@ -51,7 +51,7 @@ test-kernels: vm-tools ## Run the collector's kernel tests on Debian's kernels i
 	@bin/tools/matrix $(if $(FULL),-full -timeout 1h) -run '$(TESTS)' $(KERNELS)
 
 .PHONY: test-vm
-test-vm: build vm-tools ## Run the demo in a VM with Debian's kernel and cgroup v2 (QEMU, about a minute)
+test-vm: build vm-tools ## Run the demo in a VM with Debian's kernel and cgroup v2 (QEMU, a few minutes)
 	test/vm/run.sh
 
 .PHONY: vm-tools

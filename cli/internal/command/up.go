@@ -144,7 +144,7 @@ func announce(ctx context.Context, settings node.Settings, term *terminal, opts 
 	if err != nil {
 		return err
 	}
-	waiting := opts.awaitHealth(ctx, names, time.After(readyTimeout))
+	waiting := opts.awaitHealth(ctx, names, 100*time.Millisecond, time.After(readyTimeout))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -152,16 +152,16 @@ func announce(ctx context.Context, settings node.Settings, term *terminal, opts 
 		term.note("%s is not healthy: %v", status.Process, status.Warnings)
 	}
 	term.banner(settings, len(names)-len(waiting), len(names))
-	if len(waiting) > 0 && len(opts.awaitHealth(ctx, names, nil)) == 0 {
+	if len(waiting) > 0 && len(opts.awaitHealth(ctx, names, 2*time.Second, nil)) == 0 {
 		term.note("All %d processes are healthy now.", len(names))
 	}
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-// awaitHealth asks until all of the processes are healthy, late fires or ctx ends, and returns those that were not the last
-// time.
-func (o *options) awaitHealth(ctx context.Context, names []string, late <-chan time.Time) []show.Status {
+// awaitHealth asks every so often until all of the processes are healthy, late fires or ctx ends, and returns those that were not
+// the last time.
+func (o *options) awaitHealth(ctx context.Context, names []string, every time.Duration, late <-chan time.Time) []show.Status {
 	for {
 		var waiting []show.Status
 		for _, name := range names {
@@ -173,7 +173,7 @@ func (o *options) awaitHealth(ctx context.Context, names []string, late <-chan t
 			return nil
 		}
 		select {
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(every):
 		case <-late:
 			return waiting
 		case <-ctx.Done():
