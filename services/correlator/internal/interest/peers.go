@@ -23,12 +23,12 @@ type Network struct {
 }
 
 // anywhere is all addresses. The collector compares IPv4 as ::ffff:a.b.c.d, so this is those, too.
-var anywhere = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+func anywhere() netip.Prefix { return netip.PrefixFrom(netip.IPv6Unspecified(), 0) }
 
 // covers says whether every peer of the other network is in this one.
 func (n Network) covers(other Network) bool {
 	within := n.Prefix.Bits() <= other.Prefix.Bits() && n.Prefix.Contains(other.Prefix.Addr())
-	return (n.Port == 0 || n.Port == other.Port) && (within || n.Prefix == anywhere)
+	return (n.Port == 0 || n.Port == other.Port) && (within || n.Prefix == anywhere())
 }
 
 // Peers is a set of far ends of connections: all of them, or those in some networks. The zero value is the empty set. It does
@@ -148,7 +148,7 @@ func MatchingPorts(part field.PeerPart, op condition.Op, ports []int64) Peers {
 			return Everybody()
 		}
 		if port > 0 && port <= math.MaxUint16 {
-			networks = append(networks, Network{Prefix: anywhere, Port: uint16(port)})
+			networks = append(networks, Network{Prefix: anywhere(), Port: uint16(port)})
 		}
 	}
 	return peersIn(networks)
