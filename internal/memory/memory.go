@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"github.com/palisade-sec/palisade/internal/periodic"
 )
 
 const (
@@ -34,22 +36,16 @@ func New(limit int64, environment string) *Keeper {
 
 // Run releases memory once after every busy time, until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
-	ticker := time.NewTicker(k.every)
-	defer ticker.Stop()
 	last, released := k.allocated(), uint64(0)
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
+	return periodic.Run(ctx, k.every, func(context.Context) error {
 		now := k.allocated()
 		if now-last < quietBytes && now-released > quietBytes {
 			k.release()
 			released = k.allocated()
 		}
 		last = now
-	}
+		return nil
+	})
 }
 
 // allocated is how many bytes the process has ever allocated on the heap.

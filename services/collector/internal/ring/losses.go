@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/internal/periodic"
 	"github.com/palisade-sec/palisade/services/collector/internal/probe"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
 )
@@ -62,21 +63,15 @@ func NewLosses(ledger Ledger, decoder record.Decoder, publish Publish) (*Losses,
 
 // Run looks at the counters every half second until ctx ends.
 func (l *Losses) Run(ctx context.Context) error {
-	ticker := time.NewTicker(lossInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
+	return periodic.Run(ctx, lossInterval, func(ctx context.Context) error {
 		if err := l.report(ctx); err != nil {
 			return err
 		}
 		if err := l.failed.Load(); err != nil {
 			return *err
 		}
-	}
+		return nil
+	})
 }
 
 // report publishes an event for whatever is missing since the last report.

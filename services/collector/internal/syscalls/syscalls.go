@@ -9,6 +9,7 @@ import (
 	"time"
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/internal/periodic"
 	"github.com/palisade-sec/palisade/services/collector/internal/probe"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
 	"github.com/palisade-sec/palisade/services/collector/internal/ring"
@@ -41,18 +42,7 @@ func NewReporter(sets Sets, decoder record.Decoder, publish ring.Publish) *Repor
 
 // Run looks at the sets every second until ctx ends. It fails if they cannot be read.
 func (r *Reporter) Run(ctx context.Context) error {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
-		if err := r.report(ctx); err != nil {
-			return err
-		}
-	}
+	return periodic.Run(ctx, interval, r.report)
 }
 
 // report publishes what has come since the last report. What the kernel has dropped is forgotten, so memory is bounded as

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/palisade-sec/palisade/internal/mtls"
+	"github.com/palisade-sec/palisade/internal/periodic"
 	"github.com/palisade-sec/palisade/internal/statedir"
 )
 
@@ -77,18 +78,12 @@ func Open(cfg Config, log *slog.Logger) (*Keeper, error) {
 
 // Run renews certificates until ctx ends. A renewal that fails is logged and tried again.
 func (k *Keeper) Run(ctx context.Context) error {
-	ticker := time.NewTicker(renewEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-			if err := k.renew(); err != nil {
-				k.log.ErrorContext(ctx, "Could not renew certificates", "err", err)
-			}
+	return periodic.Run(ctx, renewEvery, func(ctx context.Context) error {
+		if err := k.renew(); err != nil {
+			k.log.ErrorContext(ctx, "Could not renew certificates", "err", err)
 		}
-	}
+		return nil
+	})
 }
 
 // Nodes is the TLS side of 8084: nothing is answered before a node has shown its certificate.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/internal/periodic"
 	"github.com/palisade-sec/palisade/services/console/internal/journal"
 )
 
@@ -101,18 +102,12 @@ func insertOne(ctx context.Context, statement *sql.Stmt, record journal.Record) 
 
 // Prune forgets, now and then, what the journal has dropped, until ctx ends.
 func (x *Index) Prune(ctx context.Context) error {
-	ticker := time.NewTicker(pruneEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
+	return periodic.Run(ctx, pruneEvery, func(ctx context.Context) error {
 		if err := x.prune(ctx); err != nil && ctx.Err() == nil {
 			x.log.WarnContext(ctx, "Could not prune the index", "err", err)
 		}
-	}
+		return nil
+	})
 }
 
 func (x *Index) prune(ctx context.Context) error {

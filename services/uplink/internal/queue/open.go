@@ -16,6 +16,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/palisade-sec/palisade/internal/periodic"
 )
 
 const (
@@ -210,15 +212,9 @@ func counter(txn *badger.Txn, key string) (n uint64, err error) {
 
 // Collect gives disk space of the value log back, now and then, until ctx ends.
 func (q *Queue) Collect(ctx context.Context) error {
-	ticker := time.NewTicker(collectEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
+	return periodic.Run(ctx, collectEvery, func(ctx context.Context) error {
 		for ctx.Err() == nil && q.db.RunValueLogGC(0.5) == nil { // until there is nothing left to rewrite
 		}
-	}
+		return nil
+	})
 }
