@@ -168,9 +168,7 @@ static __always_inline void emit_file_open(struct task_struct *task, struct file
 	lists = lists_of(FOLLOW(file, f_flags));
 	all = guard || lists << OPENS_ALL_SHIFT & opens;
 	lists &= opens;
-	if (!all && !lists)
-		return;
-	if (!all && !may_be_listed(file, beginnings_of(now, lists)))
+	if (!all && (!lists || !may_be_listed(file, beginnings_of(now, lists))))
 		return;
 	cgroup = cgroup_id(task);
 	if (all && !admit(workload_id(task), RECORD_FILE_OPEN))

@@ -135,13 +135,8 @@ func (e *entries) addNetwork(scope uint32, network *collectorv1.Network, id uint
 	if network.GetPort() > math.MaxUint16 {
 		return fmt.Errorf("connect: port: %d is above %d", network.GetPort(), math.MaxUint16)
 	}
-	bits := prefix.Bits()
-	if prefix.Addr().Is4() { // the kernel side compares IPv4 as ::ffff:a.b.c.d
-		bits += 96
-	}
+	bits, ip := probe.MappedPrefix(prefix)
 	e.families |= familyConnect
-	e.networks[probe.GuardNetworkKey{
-		Bits: uint32(fixedBytes*8 + bits), Scope: scope, Port: network.GetPort(), Ip: prefix.Masked().Addr().As16(), //nolint:gosec // at most 224
-	}] = id
+	e.networks[probe.GuardNetworkKey{Bits: uint32(fixedBytes*8 + bits), Scope: scope, Port: network.GetPort(), Ip: ip}] = id //nolint:gosec // at most 224
 	return nil
 }

@@ -40,6 +40,8 @@ type Hook struct {
 	Function string
 	// Program is the C function.
 	Program string
+	// Kind of its records, 0 if it makes several; of a Call callKinds has it.
+	Kind record.Kind
 	// Calls are the system calls of a Call, without prefix.
 	Calls []string
 	// Since is the first kernel that has the place; empty for all that we support.
@@ -64,10 +66,10 @@ const iterator = "iter/task"
 // lifecycle is in every tier, in the order in which it is attached: exits before execs and forks, so that no process is
 // seen to start whose end goes unseen.
 var lifecycle = []Hook{
-	{Name: "sched_process_exit", Family: "process", Program: "on_sched_process_exit", Required: true},
-	{Name: "sched_process_fork", Family: "process", Program: "on_sched_process_fork", Required: true},
-	{Name: "sched_process_exec", Family: "process", Program: "on_sched_process_exec", Required: true},
-	{Name: "signal_generate", Family: "process", Program: "on_signal_generate", Without: "signals are not seen"},
+	{Name: "sched_process_exit", Kind: record.Exit, Family: "process", Program: "on_sched_process_exit", Required: true},
+	{Name: "sched_process_fork", Kind: record.Fork, Family: "process", Program: "on_sched_process_fork", Required: true},
+	{Name: "sched_process_exec", Kind: record.Exec, Family: "process", Program: "on_sched_process_exec", Required: true},
+	{Name: "signal_generate", Kind: record.Signal, Family: "process", Program: "on_signal_generate", Without: "signals are not seen"},
 	{Name: iterator, Family: "process", Place: Iterator, Program: "on_task", Without: "processes that ran before the collector are unknown"},
 }
 
@@ -89,34 +91,34 @@ var entries = []Hook{
 
 // decisions are the kernel's own, for the tiers lsm and modify-return.
 var decisions = []Hook{
-	{Name: "bprm_check_security", Function: "security_bprm_check", Family: "process", Place: Decision, Program: "on_bprm_check", Required: true},
-	{Name: "file_open", Family: "file", Place: Decision, Program: "on_file_open", Required: true},
-	{Name: "path_rename", Family: "file", Place: Decision, Program: "on_path_rename", Without: "renames are not seen"},
-	{Name: "path_unlink", Family: "file", Place: Decision, Program: "on_path_unlink", Without: "removed files are not seen"},
-	{Name: "path_rmdir", Family: "file", Place: Decision, Program: "on_path_rmdir", Without: "removed directories are not seen"},
-	{Name: "path_link", Family: "file", Place: Decision, Program: "on_path_link", Without: "hard links are not seen"},
-	{Name: "path_symlink", Family: "file", Place: Decision, Program: "on_path_symlink", Without: "symbolic links are not seen"},
-	{Name: "path_mkdir", Family: "file", Place: Decision, Program: "on_path_mkdir", Without: "new directories are not seen"},
-	{Name: "path_mknod", Family: "file", Place: Decision, Program: "on_path_mknod", Without: "new device nodes are not seen"},
-	{Name: "path_chmod", Family: "file", Place: Decision, Program: "on_path_chmod", Without: "changes of mode are not seen"},
-	{Name: "path_chown", Family: "file", Place: Decision, Program: "on_path_chown", Without: "changes of owner are not seen"},
-	{Name: "path_truncate", Family: "file", Place: Decision, Program: "on_path_truncate", Without: "truncated files are not seen"},
-	{Name: "file_truncate", Family: "file", Place: Decision, Program: "on_file_truncate", Since: "6.2", Without: "files truncated by descriptor are not seen"},
-	{Name: "sb_mount", Family: "file", Place: Decision, Program: "on_sb_mount", Without: "mounts are not seen"},
-	{Name: "move_mount", Family: "file", Place: Decision, Program: "on_move_mount", Without: "mounts of the fsopen family are not seen"},
-	{Name: "sb_umount", Family: "file", Place: Decision, Program: "on_sb_umount", Without: "unmounts are not seen"},
-	{Name: "sb_pivotroot", Family: "file", Place: Decision, Program: "on_sb_pivotroot", Without: "pivot_root is not seen"},
-	{Name: "path_chroot", Family: "file", Place: Decision, Program: "on_path_chroot", Without: "chroot is not seen"},
-	{Name: "mmap_file", Family: "memory", Place: Decision, Program: "on_mmap_file", Without: "executable mappings are not seen"},
-	{Name: "file_mprotect", Family: "memory", Place: Decision, Program: "on_file_mprotect", Without: "memory made executable is not seen"},
-	{Name: "socket_create", Family: "network", Place: Decision, Program: "on_socket_create", Without: "new sockets are not seen"},
-	{Name: "socket_bind", Family: "network", Place: Decision, Program: "on_socket_bind", Without: "bound sockets are not seen"},
-	{Name: "socket_listen", Family: "network", Place: Decision, Program: "on_socket_listen", Without: "listening sockets are not seen"},
+	{Name: "bprm_check_security", Kind: record.ExecFailed, Function: "security_bprm_check", Family: "process", Place: Decision, Program: "on_bprm_check", Required: true},
+	{Name: "file_open", Kind: record.FileOpen, Family: "file", Place: Decision, Program: "on_file_open", Required: true},
+	{Name: "path_rename", Kind: record.Rename, Family: "file", Place: Decision, Program: "on_path_rename", Without: "renames are not seen"},
+	{Name: "path_unlink", Kind: record.Unlink, Family: "file", Place: Decision, Program: "on_path_unlink", Without: "removed files are not seen"},
+	{Name: "path_rmdir", Kind: record.Rmdir, Family: "file", Place: Decision, Program: "on_path_rmdir", Without: "removed directories are not seen"},
+	{Name: "path_link", Kind: record.Link, Family: "file", Place: Decision, Program: "on_path_link", Without: "hard links are not seen"},
+	{Name: "path_symlink", Kind: record.Symlink, Family: "file", Place: Decision, Program: "on_path_symlink", Without: "symbolic links are not seen"},
+	{Name: "path_mkdir", Kind: record.Mkdir, Family: "file", Place: Decision, Program: "on_path_mkdir", Without: "new directories are not seen"},
+	{Name: "path_mknod", Kind: record.Mknod, Family: "file", Place: Decision, Program: "on_path_mknod", Without: "new device nodes are not seen"},
+	{Name: "path_chmod", Kind: record.Chmod, Family: "file", Place: Decision, Program: "on_path_chmod", Without: "changes of mode are not seen"},
+	{Name: "path_chown", Kind: record.Chown, Family: "file", Place: Decision, Program: "on_path_chown", Without: "changes of owner are not seen"},
+	{Name: "path_truncate", Kind: record.Truncate, Family: "file", Place: Decision, Program: "on_path_truncate", Without: "truncated files are not seen"},
+	{Name: "file_truncate", Kind: record.Truncate, Family: "file", Place: Decision, Program: "on_file_truncate", Since: "6.2", Without: "files truncated by descriptor are not seen"},
+	{Name: "sb_mount", Kind: record.Mount, Family: "file", Place: Decision, Program: "on_sb_mount", Without: "mounts are not seen"},
+	{Name: "move_mount", Kind: record.Mount, Family: "file", Place: Decision, Program: "on_move_mount", Without: "mounts of the fsopen family are not seen"},
+	{Name: "sb_umount", Kind: record.Umount, Family: "file", Place: Decision, Program: "on_sb_umount", Without: "unmounts are not seen"},
+	{Name: "sb_pivotroot", Kind: record.PivotRoot, Family: "file", Place: Decision, Program: "on_sb_pivotroot", Without: "pivot_root is not seen"},
+	{Name: "path_chroot", Kind: record.Chroot, Family: "file", Place: Decision, Program: "on_path_chroot", Without: "chroot is not seen"},
+	{Name: "mmap_file", Kind: record.MmapExec, Family: "memory", Place: Decision, Program: "on_mmap_file", Without: "executable mappings are not seen"},
+	{Name: "file_mprotect", Kind: record.MprotectExec, Family: "memory", Place: Decision, Program: "on_file_mprotect", Without: "memory made executable is not seen"},
+	{Name: "socket_create", Kind: record.Socket, Family: "network", Place: Decision, Program: "on_socket_create", Without: "new sockets are not seen"},
+	{Name: "socket_bind", Kind: record.Bind, Family: "network", Place: Decision, Program: "on_socket_bind", Without: "bound sockets are not seen"},
+	{Name: "socket_listen", Kind: record.Listen, Family: "network", Place: Decision, Program: "on_socket_listen", Without: "listening sockets are not seen"},
 	{Name: "socket_connect", Family: "network", Place: Decision, Program: "on_socket_connect", Required: true},
-	{Name: "socket_sendmsg", Family: "network", Place: Decision, Program: "on_socket_sendmsg", Without: "datagrams to new peers are not seen"},
-	{Name: "sock_graft", Family: "network", Place: Announcement, Program: "on_sock_graft", Without: "accepted connections are not seen"},
-	{Name: "task_fix_setuid", Family: "privilege", Place: Decision, Program: "on_task_fix_setuid", Without: "changes of user id are not seen"},
-	{Name: "task_fix_setgid", Family: "privilege", Place: Decision, Program: "on_task_fix_setgid", Without: "changes of group id are not seen"},
+	{Name: "socket_sendmsg", Kind: record.Send, Family: "network", Place: Decision, Program: "on_socket_sendmsg", Without: "datagrams to new peers are not seen"},
+	{Name: "sock_graft", Kind: record.Accept, Family: "network", Place: Announcement, Program: "on_sock_graft", Without: "accepted connections are not seen"},
+	{Name: "task_fix_setuid", Kind: record.Setuid, Family: "privilege", Place: Decision, Program: "on_task_fix_setuid", Without: "changes of user id are not seen"},
+	{Name: "task_fix_setgid", Kind: record.Setgid, Family: "privilege", Place: Decision, Program: "on_task_fix_setgid", Without: "changes of group id are not seen"},
 }
 
 // calls are those that no decision stands for, at their end.
@@ -166,9 +168,9 @@ func callsOf(k kernel.Kernel) []Hook {
 
 // rings are the shapes that the tracepoint of io_uring's operations has had: two names and more than two lists of arguments.
 var rings = map[string]Hook{
-	"request":     {Name: "io_uring_submit_req", Family: "privilege", Program: "on_io_uring_request", Without: ringUnseen},
-	"old request": {Name: "io_uring_submit_sqe", Family: "privilege", Program: "on_io_uring_request", Without: ringUnseen},
-	"opcode":      {Name: "io_uring_submit_sqe", Family: "privilege", Program: "on_io_uring_opcode", Without: ringUnseen},
+	"request":     {Name: "io_uring_submit_req", Kind: record.IOUring, Family: "privilege", Program: "on_io_uring_request", Without: ringUnseen},
+	"old request": {Name: "io_uring_submit_sqe", Kind: record.IOUring, Family: "privilege", Program: "on_io_uring_request", Without: ringUnseen},
+	"opcode":      {Name: "io_uring_submit_sqe", Kind: record.IOUring, Family: "privilege", Program: "on_io_uring_opcode", Without: ringUnseen},
 }
 
 const ringUnseen = "operations of io_uring are not told as such"
@@ -211,21 +213,8 @@ func hooksOf(tier Tier, k kernel.Kernel, syscalls bool) []Hook {
 	return append(hooks, packets...)
 }
 
-// kinds says of which kind the records of a hook are, or of a call where the hook is one of calls. A hook with records of
-// several kinds is not there.
-var kinds = map[string]record.Kind{
-	"sched_process_exit": record.Exit, "sched_process_fork": record.Fork, "sched_process_exec": record.Exec,
-	"signal_generate": record.Signal, "io_uring_submit_req": record.IOUring, "io_uring_submit_sqe": record.IOUring,
-
-	"bprm_check_security": record.ExecFailed, "file_open": record.FileOpen,
-	"path_rename": record.Rename, "path_unlink": record.Unlink, "path_rmdir": record.Rmdir, "path_link": record.Link,
-	"path_symlink": record.Symlink, "path_mkdir": record.Mkdir, "path_mknod": record.Mknod, "path_chmod": record.Chmod,
-	"path_chown": record.Chown, "path_truncate": record.Truncate, "file_truncate": record.Truncate,
-	"sb_mount": record.Mount, "move_mount": record.Mount, "sb_umount": record.Umount, "sb_pivotroot": record.PivotRoot,
-	"path_chroot": record.Chroot, "mmap_file": record.MmapExec, "file_mprotect": record.MprotectExec,
-	"socket_create": record.Socket, "socket_bind": record.Bind, "socket_listen": record.Listen, "socket_sendmsg": record.Send,
-	"sock_graft": record.Accept, "task_fix_setuid": record.Setuid, "task_fix_setgid": record.Setgid,
-
+// callKinds says of which kind the records of a call's end are.
+var callKinds = map[string]record.Kind{
 	"setxattr": record.Setxattr, "lsetxattr": record.Setxattr, "fsetxattr": record.Setxattr, "memfd_create": record.Memfd,
 	"execve": record.ExecFailed, "execveat": record.ExecFailed, "init_module": record.ModuleLoad,
 	"finit_module": record.ModuleLoad, "delete_module": record.ModuleUnload, "add_key": record.Keyctl, "bpf": record.BPF,
@@ -260,9 +249,9 @@ func (p Program) Call() (name string, native bool) {
 // Kind is that of the program's records, 0 if it makes several.
 func (p Program) Kind() record.Kind {
 	if call, _ := p.Call(); call != "" {
-		return kinds[call]
+		return callKinds[call]
 	}
-	return kinds[p.Hook.Name]
+	return p.Hook.Kind
 }
 
 // Programs are all that are attached, in that order. The iterator is not: it is run.

@@ -280,21 +280,30 @@ func (s *Set) addLists(number uint32, interest *collectorv1.Interest) (opens, er
 // removeLists removes every list but those of one interest. A program that still looks at others sees that the settings have
 // changed.
 func (s *Set) removeLists(keep uint32) error {
-	var key collectorPrefixKey
+	err := removeOthers(s.maps.Prefixes, func(k collectorPrefixKey) bool { return k.List == keep || k.List == keep+1 })
+	if err != nil {
+		return fmt.Errorf("remove which files were wanted: %w", err)
+	}
+	return nil
+}
+
+// removeOthers removes every key that is not to be kept. Values are a byte.
+func removeOthers[K any](m *ebpf.Map, keep func(K) bool) error {
+	var key K
 	var value uint8
-	var old []collectorPrefixKey
-	entries := s.maps.Prefixes.Iterate()
+	var others []K
+	entries := m.Iterate()
 	for entries.Next(&key, &value) {
-		if key.List != keep && key.List != keep+1 {
-			old = append(old, key)
+		if !keep(key) {
+			others = append(others, key)
 		}
 	}
 	if err := entries.Err(); err != nil {
-		return fmt.Errorf("read which files were wanted: %w", err)
+		return err
 	}
-	for _, key := range old {
-		if err := s.maps.Prefixes.Delete(key); err != nil {
-			return fmt.Errorf("remove which files were wanted: %w", err)
+	for _, key := range others {
+		if err := m.Delete(key); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -336,33 +345,24 @@ func peerKey(list uint32, network *collectorv1.Network) (collectorPeerInterestKe
 	if err != nil || network.GetPort() > math.MaxUint16 {
 		return collectorPeerInterestKey{}, fmt.Errorf("no network %q, port %d", network.GetCidr(), network.GetPort())
 	}
-	bits := prefix.Bits()
-	if prefix.Addr().Is4() { // the kernel side compares IPv4 as ::ffff:a.b.c.d
-		bits += 96
-	}
-	return collectorPeerInterestKey{
-		Bits: uint32(peerFixedBits + bits), List: list, Port: network.GetPort(), Ip: prefix.Masked().Addr().As16(), //nolint:gosec // at most 192
-	}, nil
+	bits, ip := MappedPrefix(prefix)
+	return collectorPeerInterestKey{Bits: uint32(peerFixedBits + bits), List: list, Port: network.GetPort(), Ip: ip}, nil //nolint:gosec // at most 192
 }
 
 // removePeers removes every list but that of one word of settings.
 func (s *Set) removePeers(keep uint64) error {
-	var key collectorPeerInterestKey
-	var value uint8
-	var old []collectorPeerInterestKey
-	entries := s.maps.PeerInterests.Iterate()
-	for entries.Next(&key, &value) {
-		if key.List != uint32(keep) { //nolint:gosec // the lower half
-			old = append(old, key)
-		}
-	}
-	if err := entries.Err(); err != nil {
-		return fmt.Errorf("read which peers were wanted: %w", err)
-	}
-	for _, key := range old {
-		if err := s.maps.PeerInterests.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove which peers were wanted: %w", err)
-		}
+	err := removeOthers(s.maps.PeerInterests, func(k collectorPeerInterestKey) bool { return k.List == uint32(keep) }) //nolint:gosec // the lower half
+	if err != nil {
+		return fmt.Errorf("remove which peers were wanted: %w", err)
 	}
 	return nil
+}
+
+// MappedPrefix is a network as the programs compare it, in which IPv4 is ::ffff:a.b.c.d: how many of the address's bits count.
+func MappedPrefix(prefix netip.Prefix) (bits int, ip [16]byte) {
+	bits = prefix.Bits()
+	if prefix.Addr().Is4() {
+		bits += 96
+	}
+	return bits, prefix.Masked().Addr().As16()
 }

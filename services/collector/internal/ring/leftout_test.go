@@ -13,7 +13,7 @@ import (
 )
 
 func TestLossesOfProgramsThatWereLeftOut(t *testing.T) {
-	exit := probe.Program{Hook: probe.Hook{Name: "sched_process_exit"}, Place: "sched_process_exit"}
+	exit := probe.Program{Hook: probe.Hook{Name: "sched_process_exit", Kind: record.Exit}, Place: "sched_process_exit"}
 	calls := probe.Program{Hook: probe.Hook{Name: "sys_exit"}, Place: "sys_exit"}
 	of := func(p probe.Program, id uint32, count uint64) probe.LeftOut {
 		return probe.LeftOut{Program: p, ID: id, Count: count}
