@@ -26,7 +26,9 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
+	"github.com/palisade-sec/palisade/services/correlator/internal/rulecommand"
 	"github.com/palisade-sec/palisade/services/correlator/internal/server"
+	"github.com/palisade-sec/palisade/services/correlator/rules"
 )
 
 // grace is how long the tasks have to end.
@@ -72,6 +74,13 @@ func defaultSettings() (settings, error) {
 func main() { daemon.Main("correlator", run) }
 
 func run(ctx context.Context, env daemon.Env) error {
+	if len(env.Args) > 0 && env.Args[0] == "rules" { // a question of people's about rule files, not the process
+		builtin, err := rules.Sources()
+		if err != nil {
+			return err
+		}
+		return rulecommand.Run(env.Args[1:], builtin, env.Stdout)
+	}
 	defaults, err := defaultSettings()
 	if err != nil {
 		return err
@@ -80,7 +89,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	if err != nil {
 		return err
 	}
-	rules, err := loadRules(ctx, cfg.Rules, env.Log)
+	set, err := loadRules(ctx, cfg.Rules, env.Log)
 	if err != nil {
 		return err
 	}
@@ -88,7 +97,7 @@ func run(ctx context.Context, env daemon.Env) error {
 		if err := statedir.Check(cfg.StateDirectory); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(env.Stdout, "ok: %d rules\n", len(rules.Rules()))
+		_, err := fmt.Fprintf(env.Stdout, "ok: %d rules\n", len(set.Rules()))
 		return err
 	}
 	state, err := statedir.Open(cfg.StateDirectory)
@@ -102,7 +111,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	}
 	defer stop()
 	registry := telemetry.NewRegistry()
-	p, err := assemble(cfg, rules, env.Log, registry)
+	p, err := assemble(cfg, set, env.Log, registry)
 	if err != nil {
 		return err
 	}
@@ -114,12 +123,12 @@ func run(ctx context.Context, env daemon.Env) error {
 	if err != nil {
 		return err
 	}
-	server.New(rules, p.engine.Matches()).Register(calls)
+	server.New(set, p.engine.Matches()).Register(calls)
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err
 	}
-	env.Log.InfoContext(ctx, "Serving", "socket", cfg.Sockets.Path(env.Name), "rules", len(rules.Rules()))
+	env.Log.InfoContext(ctx, "Serving", "socket", cfg.Sockets.Path(env.Name), "rules", len(set.Rules()))
 	return daemon.RunAll(ctx, grace, append(p.tasks(),
 		daemon.Task{Name: "rpc", Run: func(ctx context.Context) error { return calls.Run(ctx, socket) }})...)
 }

@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,67 +17,27 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
+	"github.com/palisade-sec/palisade/services/correlator/internal/rulefile"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 	"github.com/palisade-sec/palisade/services/correlator/rules"
 )
 
-// maxRuleBytes bounds one rule file; Falco's own has under 100 KiB.
-const maxRuleBytes = 8 << 20
-
 // loadRules compiles the built-in pack and the files at the paths, in that order. What is wrong with them names file,
 // line and column.
 func loadRules(ctx context.Context, paths []string, log *slog.Logger) (*rule.Set, error) {
-	sources := []rule.Source{{Name: rules.FileName, Data: rules.Palisade}}
-	for _, path := range paths {
-		files, err := ruleFiles(path)
-		if err != nil {
-			return nil, fmt.Errorf("rules: %w", err)
-		}
-		for _, file := range files {
-			info, err := os.Stat(file)
-			if err == nil && info.Size() > maxRuleBytes {
-				err = fmt.Errorf("%s: larger than %d bytes", file, maxRuleBytes)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("rules: %w", err)
-			}
-			raw, err := os.ReadFile(file)
-			if err != nil {
-				return nil, fmt.Errorf("rules: %w", err)
-			}
-			sources = append(sources, rule.Source{Name: file, Data: raw})
-		}
+	sources, err := rules.Sources()
+	if err != nil {
+		return nil, err
 	}
-	set, warnings, err := rule.Load(sources...)
+	files, err := rulefile.Read(paths)
+	if err != nil {
+		return nil, fmt.Errorf("rules: %w", err)
+	}
+	set, warnings, err := rule.Load(append(sources, files...)...)
 	for _, w := range warnings {
 		log.WarnContext(ctx, "A rule asks for what is not provided", "position", w.Position.String(), "rule", w.Rule, "warning", w.Msg)
 	}
 	return set, err
-}
-
-// ruleFiles is the file at a path, or the *.yaml files in it, sorted.
-func ruleFiles(path string) ([]string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return []string{path}, nil
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
-	}
-	var files []string
-	for _, entry := range entries {
-		if entry.Type()&fs.ModeDir == 0 && filepath.Ext(entry.Name()) == ".yaml" {
-			files = append(files, filepath.Join(path, entry.Name()))
-		}
-	}
-	if len(files) == 0 { // most likely another directory was meant
-		return nil, fmt.Errorf("%s: no *.yaml file in it", path)
-	}
-	return files, nil
 }
 
 // parts is the correlator, put together.

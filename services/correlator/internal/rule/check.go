@@ -65,20 +65,27 @@ func (c *compiler) check(n *condition.Check) compiled {
 func (c *compiler) operand(o condition.Operand, out *compiled) (field.Field, bool) {
 	at := c.text.place(o.Offset)
 	f, err := field.Lookup(o.Field, o.Arg, o.HasArg)
-	if errors.Is(err, field.ErrUnknown) {
-		out.notes = append(out.notes, note{place: at, field: o.Field, msg: err.Error(), unknown: true})
+	if lack := lackOf(err); lack != Nothing {
+		out.notes = append(out.notes, note{place: at, field: o.Field, msg: err.Error(), lacks: lack})
 		return f, false
 	}
 	if err != nil {
 		c.fail(at, "%v", err)
 		return f, false
 	}
-	f, missing := c.transformed(f, o)
-	if missing != nil {
-		out.notes = append(out.notes, *missing)
-		return f, false
+	out.needs |= f.Needs
+	return c.transformed(f, o), true
+}
+
+// lackOf says which kind of missing field an error of field.Lookup is about, Nothing if it is no such error.
+func lackOf(err error) Lack {
+	switch {
+	case errors.Is(err, field.ErrUnknown):
+		return UnknownField
+	case errors.Is(err, field.ErrNoSource):
+		return FieldWithoutSource
 	}
-	return f, true
+	return Nothing
 }
 
 // wrongOp reports an operator that the field's type does not have.

@@ -1,6 +1,7 @@
 package rule
 
 import (
+	"encoding/base64"
 	"strings"
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
@@ -27,6 +28,8 @@ type compiled struct {
 	match predicate // set if known is depends
 	size  int       // checks, those of macros counted each time
 	notes []note
+	// needs are kinds of events that must be recorded for the condition to have what it compares, if known is depends.
+	needs field.Kinds
 	// paths hold every file of whose opening the condition can be true, if known is depends.
 	paths interest.Paths
 	// peers hold the far end of every outgoing connection of which it can be, if known is depends.
@@ -194,6 +197,7 @@ func all(terms []compiled) compiled {
 			out.known = never
 		case t.known == depends && out.known != never:
 			out.known = depends
+			out.needs |= t.needs
 			rest = append(rest, t.match)
 		}
 	}
@@ -233,6 +237,7 @@ func oneOf(terms []compiled) compiled {
 			out.known = always
 		case t.known == depends && out.known != always:
 			out.known = depends
+			out.needs |= t.needs
 			rest = append(rest, t.match)
 		}
 	}
@@ -298,46 +303,56 @@ func (c *compiler) values(n *condition.Check) []string {
 	return values
 }
 
-// transformed is an operand's value after its functions. Those that are not provided come back as
-// a note.
-func (c *compiler) transformed(f field.Field, o condition.Operand) (field.Field, *note) {
+// transformed is an operand's value after its functions.
+func (c *compiler) transformed(f field.Field, o condition.Operand) field.Field {
 	for _, name := range o.Transforms {
 		apply := stringTransforms[name]
 		switch {
 		case f.Str == nil && f.AnyStr == nil || f.Type != field.String && f.Type != field.Name:
 			c.fail(c.text.place(o.Offset), "%s applies to strings, %s is %s", name, o.Field, f.Type)
-			return f, nil
+			return f
 		case name == "len":
 			f = length(f)
-		case apply == nil:
-			return f, &note{place: c.text.place(o.Offset), field: o.Field, msg: name + "(" + o.Field + ") is not provided"}
 		default:
 			f = mapped(f, apply)
 		}
 	}
-	return f, nil
+	return f
 }
 
-// stringTransforms are the functions from string to string.
-var stringTransforms = map[string]func(string) string{
-	"tolower":  strings.ToLower,
-	"toupper":  strings.ToUpper,
-	"basename": func(s string) string { return s[strings.LastIndexByte(s, '/')+1:] },
+// stringTransforms are the functions from string to string. One that fails leaves no value.
+var stringTransforms = map[string]func(string) (string, bool){
+	"tolower":  func(s string) (string, bool) { return strings.ToLower(s), true },
+	"toupper":  func(s string) (string, bool) { return strings.ToUpper(s), true },
+	"basename": func(s string) (string, bool) { return s[strings.LastIndexByte(s, '/')+1:], true },
+	"b64":      fromBase64,
+}
+
+// fromBase64 decodes with or without padding.
+func fromBase64(s string) (string, bool) {
+	raw, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(s, "="))
+	return string(raw), err == nil
 }
 
 // mapped is the field with its values changed. Its kind of string and its known values are those
 // of the field no longer.
-func mapped(f field.Field, apply func(string) string) field.Field {
-	out := field.Field{Type: field.String, Kinds: f.Kinds, Deprecated: f.Deprecated}
+func mapped(f field.Field, apply func(string) (string, bool)) field.Field {
+	out := field.Field{Type: field.String, Kinds: f.Kinds, Needs: f.Needs, AllNotEqual: f.AllNotEqual, Deprecated: f.Deprecated}
 	if str := f.Str; str != nil {
 		out.Str = func(c *field.Context) (string, bool) {
 			s, ok := str(c)
-			return apply(s), ok
+			if !ok {
+				return "", false
+			}
+			return apply(s)
 		}
 	}
 	if anyStr := f.AnyStr; anyStr != nil {
 		out.AnyStr = func(c *field.Context, match func(string) bool) bool {
-			return anyStr(c, func(s string) bool { return match(apply(s)) })
+			return anyStr(c, func(s string) bool {
+				s, ok := apply(s)
+				return ok && match(s)
+			})
 		}
 	}
 	return out
@@ -345,7 +360,7 @@ func mapped(f field.Field, apply func(string) string) field.Field {
 
 // length is the number of bytes of a string field.
 func length(f field.Field) field.Field {
-	out := field.Field{Type: field.Number, Kinds: f.Kinds, Deprecated: f.Deprecated}
+	out := field.Field{Type: field.Number, Kinds: f.Kinds, Needs: f.Needs, AllNotEqual: f.AllNotEqual, Deprecated: f.Deprecated}
 	if str := f.Str; str != nil {
 		out.Num = func(c *field.Context) (int64, bool) {
 			s, ok := str(c)

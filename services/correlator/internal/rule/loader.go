@@ -50,6 +50,10 @@ type loader struct {
 
 	aliased int
 	flooded bool
+
+	// detailed asks for each rule's Detail.
+	detailed bool
+	files    []FileCount
 }
 
 func newLoader() *loader {
@@ -156,7 +160,7 @@ func (l *loader) compile() *Set {
 	for i := range c.accesses {
 		c.accesses[i] = newAccessCompiler(l, interest.Access(i))
 	}
-	set := &Set{}
+	set := &Set{files: l.files}
 	for _, d := range l.rules {
 		set.add(l.compileRule(d, c))
 	}
@@ -178,6 +182,7 @@ type compiledRule struct {
 	byKind [field.NumKinds]predicate
 	opens  interest.Opens
 	peers  interest.Peers
+	needs  field.Kinds
 }
 
 func (s *Set) add(c compiledRule) {
@@ -190,7 +195,7 @@ func (s *Set) add(c compiledRule) {
 			s.byKind[i] = append(s.byKind[i], candidate{c.rule, match})
 		}
 	}
-	s.opens, s.peers = s.opens.Or(c.opens), s.peers.Or(c.peers)
+	s.opens, s.peers, s.needs = s.opens.Or(c.opens), s.peers.Or(c.peers), s.needs|c.needs
 }
 
 // compileRule compiles a rule for all kinds at once, which finds what is wrong with it, and then
@@ -198,7 +203,8 @@ func (s *Set) add(c compiledRule) {
 func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 	r := &Rule{
 		Name: d.name, Description: d.description, Priority: d.priority, Effect: d.effect, Tags: d.tags,
-		Condition: strings.TrimSpace(d.condition.value), Position: d.place.position(), Enabled: d.enabled && d.effect != findingv1.Effect_EFFECT_DISABLE,
+		Condition: strings.TrimSpace(d.condition.value), Position: d.place.position(), Window: d.window, Incident: d.incident,
+		Enabled: d.enabled && d.effect != findingv1.Effect_EFFECT_DISABLE,
 	}
 	if d.source != syscallSource {
 		r.Enabled = false
@@ -218,6 +224,7 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 		if match := kind.rule(trees); match.known != never {
 			r.Kinds |= 1 << i
 			c.byKind[i] = match.predicate()
+			c.needs |= match.needs
 			if kind.kinds.Has(field.KindConnect | field.KindSend) {
 				c.peers = c.peers.Or(match.reachPeers())
 			}
@@ -230,6 +237,9 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 	}
 	if len(l.errs) == 0 {
 		l.report(d, r, append(all.notes, outputNotes...))
+		if l.detailed {
+			r.Detail = l.detail(d, trees, c)
+		}
 	}
 	return c
 }
@@ -237,17 +247,17 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 // report turns notes into warnings of the rule, and adds those about the rule as a whole.
 func (l *loader) report(d *definition, r *Rule, notes []note) {
 	seen := map[note]bool{}
-	unknown := false
+	lacking := false
 	for _, n := range notes {
 		if seen[n] {
 			continue
 		}
 		seen[n] = true
-		unknown = unknown || n.unknown
-		l.warn(Warning{Position: n.place.position(), Rule: d.name, Field: n.field, Msg: n.msg})
+		lacking = lacking || n.lacks != Nothing
+		l.warn(Warning{Position: n.place.position(), Rule: d.name, Field: n.field, Msg: n.msg, Lacks: n.lacks})
 	}
 	w := Warning{Position: r.Position, Rule: d.name}
-	if unknown && d.skipUnknown {
+	if lacking && d.skipUnknown {
 		r.Enabled = false
 		w.Msg = "rule is off: it names an unknown field and says skip-if-unknown-filter"
 		l.warn(w)
@@ -269,6 +279,7 @@ type located struct {
 	tree    condition.Node
 	text    text
 	negated bool
+	name    string // of an exception
 }
 
 // trees are the conditions that must all be true for the rule to match: its own, and for each
@@ -277,7 +288,7 @@ func (l *loader) trees(d *definition) []located {
 	trees := []located{{tree: l.parse(d.condition), text: d.condition}}
 	for _, x := range d.exceptions {
 		if tree, t := l.exceptionTree(x); tree != nil {
-			trees = append(trees, located{tree: tree, text: t, negated: true})
+			trees = append(trees, located{tree: tree, text: t, negated: true, name: x.name})
 		}
 	}
 	return trees
@@ -285,10 +296,10 @@ func (l *loader) trees(d *definition) []located {
 
 // note is a warning that does not know its rule yet, since it may come from a shared macro.
 type note struct {
-	place   place
-	field   string
-	msg     string
-	unknown bool // the field is not provided at all
+	place place
+	field string
+	msg   string
+	lacks Lack
 }
 
 // quoteList is names in quotes for a message.
