@@ -209,8 +209,8 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-func benchmarkMatch(b *testing.B, src rule.Source) {
-	set, _, err := rule.Load(src)
+func benchmarkMatch(b *testing.B, sources ...rule.Source) {
+	set, _, err := rule.Load(sources...)
 	if err != nil {
 		b.Fatal(err)
 	}

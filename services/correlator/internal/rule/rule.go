@@ -222,7 +222,7 @@ func (l *loader) outputField(at place, o condition.Operand) (piece, *note) {
 	case err != nil:
 		l.fail(at, "output: %v", err)
 		return na, nil
-	case f.Str == nil && f.Num == nil && f.IP == nil:
+	case f.Str == nil && f.Num == nil && f.IP == nil && f.Show == nil:
 		return na, &note{place: at, field: o.Field, msg: "output: " + o.Field + " has several values; give an index"}
 	}
 	p := piece{field: &f}
