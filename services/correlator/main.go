@@ -26,6 +26,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
+	"github.com/palisade-sec/palisade/services/correlator/internal/reload"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rulecommand"
 	"github.com/palisade-sec/palisade/services/correlator/internal/server"
 	"github.com/palisade-sec/palisade/services/correlator/rules"
@@ -47,6 +48,7 @@ type settings struct {
 	Gate      container.Config         `yaml:"gate"`
 	Enforcer  delivery.EnforcerConfig  `yaml:"enforcer"`
 	Uplink    delivery.UplinkConfig    `yaml:"uplink"`
+	Reload    reload.Config            `yaml:"reload"`
 }
 
 // Validate reports every fault.
@@ -55,7 +57,7 @@ func (s settings) Validate() error {
 	if !filepath.IsAbs(s.StateDirectory) {
 		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
 	}
-	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate())
+	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate(), s.Reload.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -68,6 +70,7 @@ func defaultSettings() (settings, error) {
 	return settings{
 		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
 		Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
+		Reload: reload.DefaultConfig(),
 	}, err
 }
 
@@ -123,7 +126,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	if err != nil {
 		return err
 	}
-	server.New(set, p.engine.Matches()).Register(calls)
+	server.New(p.engine.Matches()).Register(calls)
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -16,6 +17,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
+	"github.com/palisade-sec/palisade/services/correlator/internal/reload"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rulefile"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
@@ -48,7 +50,7 @@ type parts struct {
 	registrar   *registration.Registrar
 	delivery    *delivery.Delivery
 	engine      *pipeline.Engine
-	interest    string // what the collector is asked for
+	rules       *reload.Watcher
 }
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
@@ -57,8 +59,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if err != nil { // what was missed since is not known, which is no reason to miss more
 		log.Warn("Cannot tell how far events had been seen before", "err", err)
 	}
-	interest := set.Interest()
-	p = &parts{interest: interest.String()}
+	p = &parts{}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -73,7 +74,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		peers[name] = conn
 		p.connections = append(p.connections, conn)
 	}
-	p.events = subscription.New(peers["collector"], interest.Message(), log)
+	p.events = subscription.New(peers["collector"], set.Interest().Message(), log)
 	if p.runtime, err = container.New(cfg.Gate, peers["gate"], log); err != nil {
 		return p, err
 	}
@@ -82,8 +83,13 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if p.delivery, err = delivery.New(cfg.Enforcer, cfg.Uplink, out, log, registry); err != nil {
 		return p, err
 	}
+	load := func(ctx context.Context) (*rule.Set, error) { return loadRules(ctx, cfg.Rules, log) }
+	if p.rules, err = reload.New(cfg.Reload, cfg.Rules, load, log, registry); err != nil {
+		return p, err
+	}
 	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
-		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.delivery, Seen: seen, Bookmark: book,
+		Rules: set, Reloads: p.rules.Sets(), Adopted: func(set *rule.Set) { p.events.SetInterest(set.Interest().Message()) },
+		Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.delivery, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Log: log, Metrics: registry,
 	})
 	return p, err
@@ -104,6 +110,7 @@ func (p *parts) tasks() []daemon.Task {
 		{Name: "runtime", Run: p.runtime.Run},
 		{Name: "register", Run: p.registrar.Run},
 		{Name: "events", Run: p.events.Run},
+		{Name: "rules", Run: p.rules.Run},
 	}
 }
 
@@ -121,7 +128,13 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 	}
 	answer := &processv1.GetStatusResponse{Healthy: true, Facts: p.engine.Facts()}
 	answer.Facts = append(answer.Facts,
-		&processv1.Fact{Name: "findings queued", Value: strconv.Itoa(p.delivery.Queued())}, &processv1.Fact{Name: "interest", Value: p.interest})
+		&processv1.Fact{Name: "findings queued", Value: strconv.Itoa(p.delivery.Queued())}, &processv1.Fact{Name: "interest", Value: p.engine.Matches().Set().Interest().String()},
+		&processv1.Fact{Name: "rules loaded", Value: p.rules.State().Loaded.UTC().Format(time.RFC3339)})
+	if state := p.rules.State(); state.Err != nil {
+		answer.Healthy = false
+		answer.Warnings = append(answer.Warnings, fmt.Sprintf("rule files have changed and are not in force since %s, the old rules are: %v: see `palisade rules check`",
+			state.Since.UTC().Format(time.RFC3339), state.Err))
+	}
 	for _, peer := range peers {
 		state := "connected"
 		if peer.err != nil {
