@@ -1,7 +1,6 @@
 package condition
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -110,7 +109,11 @@ func (f *formatter) check(c *Check) {
 func (o Operand) String() string {
 	s := o.Field
 	if o.HasArg {
-		s = fmt.Sprintf("%s[%s]", s, o.Arg)
+		arg := o.Arg
+		if strings.ContainsAny(arg, bareArgStop) || arg == "" {
+			arg = quote(arg)
+		}
+		s += "[" + arg + "]"
 	}
 	for _, name := range o.Transforms {
 		s = name + "(" + s + ")"
@@ -123,8 +126,13 @@ func (v Value) String() string {
 	if !v.Quoted && v.Text != "" && !strings.ContainsAny(v.Text, bareStops) {
 		return v.Text
 	}
-	escaped := make([]byte, 0, len(v.Text)+2)
-	for _, b := range []byte(v.Text) {
+	return quote(v.Text)
+}
+
+// quote puts a text in quotes, with the escapes that it then needs.
+func quote(text string) string {
+	escaped := make([]byte, 0, len(text)+2)
+	for _, b := range []byte(text) {
 		if i := slices.Index([]byte("\b\f\n\r\t\\\""), b); i >= 0 {
 			escaped = append(escaped, '\\', `bfnrt\"`[i])
 			continue

@@ -121,6 +121,8 @@ type Field struct {
 	Word func(constant string) (int64, bool)
 	// ByAccess: of an open, the value depends on nothing but the file's access mode.
 	ByAccess bool
+	// Own: the value is the name of the acting process, by which rules are found.
+	Own bool
 	// Path says what of an open's path the field holds.
 	Path PathPart
 	// Peer says what of an outgoing connection's far end the field holds.

@@ -4,7 +4,7 @@ import "strings"
 
 // processFields are proc.*: the acting process and those it descends from.
 var processFields = map[string]Field{
-	"proc.name":               {Doc: "file name of the executable", Type: Name, Str: self(name)},
+	"proc.name":               {Doc: "file name of the executable", Type: Name, Own: true, Str: self(name)},
 	"proc.exe":                {Doc: "argv[0]: what the caller says it runs", Str: self(firstArg)},
 	"proc.exepath":            {Doc: "the kernel's path of the executable", Str: self(exePath)},
 	"proc.cmdline":            {Doc: "name and arguments, separated by spaces", Str: func(c *Context) (string, bool) { return cmdline(c, 0) }},

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/palisade-sec/palisade/services/correlator/internal/byname"
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
@@ -13,7 +14,7 @@ import (
 
 // check compiles one comparison.
 func (c *compiler) check(n *condition.Check) compiled {
-	out := compiled{known: never, size: 1, paths: interest.Everything(), peers: interest.Everybody()}
+	out := compiled{known: never, size: 1, paths: interest.Everything(), peers: interest.Everybody(), names: byname.Any()}
 	f, ok := c.operand(n.Left, &out)
 	if !ok {
 		return out
@@ -161,6 +162,9 @@ func (c *compiler) strings(n *condition.Check, f field.Field, out *compiled) pre
 	if err != nil {
 		c.fail(c.text.place(n.Values[0].Offset), "%v", err)
 		return nil
+	}
+	if f.Own && (n.Op == condition.Equal || n.Op == condition.In || n.Op == condition.Intersects) {
+		out.names = byname.Of(values)
 	}
 	if c.sample != nil {
 		out.paths = interest.Matching(f.Path, n.Op, values)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/byname"
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
@@ -34,6 +35,8 @@ type compiled struct {
 	paths interest.Paths
 	// peers hold the far end of every outgoing connection of which it can be, if known is depends.
 	peers interest.Peers
+	// names hold those of every process of whose events it can be, if known is depends.
+	names byname.Names
 }
 
 // reach is the files of whose opening the condition can be true.
@@ -58,6 +61,26 @@ func (c compiled) reachPeers() interest.Peers {
 	default:
 		return c.peers
 	}
+}
+
+// reachNames is the names of the processes of whose events the condition can be true.
+func (c compiled) reachNames() byname.Names {
+	switch c.known {
+	case never:
+		return byname.Names{}
+	case always:
+		return byname.Any()
+	default:
+		return c.names
+	}
+}
+
+// within is the condition with a look at the path first, which is cheaper than most conditions.
+func (c compiled) within(paths interest.Paths) compiled {
+	if match := c.match; c.known == depends && !paths.All {
+		c.match = func(c *field.Context) bool { return paths.Has(c.Event.GetFileOpen().GetFile().GetPath()) && match(c) }
+	}
+	return c
 }
 
 // predicate is the condition as a function, whatever is known of it.
@@ -186,11 +209,12 @@ func (c *compiler) macro(m *macro) compiled {
 
 // all is true if every term is. Terms known to be true drop out; one known to be false decides.
 func all(terms []compiled) compiled {
-	out := compiled{known: always, paths: interest.Everything(), peers: interest.Everybody()}
+	out := compiled{known: always, paths: interest.Everything(), peers: interest.Everybody(), names: byname.Any()}
 	var rest []predicate
 	for _, t := range terms {
 		out.size += t.size
 		out.paths, out.peers = out.paths.And(t.reach()), out.peers.And(t.reachPeers())
+		out.names = out.names.And(t.reachNames())
 		out.notes = appendNotes(out.notes, t.notes)
 		switch {
 		case t.known == never:
@@ -231,6 +255,7 @@ func oneOf(terms []compiled) compiled {
 	for _, t := range terms {
 		out.size += t.size
 		out.paths, out.peers = out.paths.Or(t.reach()), out.peers.Or(t.reachPeers())
+		out.names = out.names.Or(t.reachNames())
 		out.notes = appendNotes(out.notes, t.notes)
 		switch {
 		case t.known == always:
@@ -265,7 +290,7 @@ func oneOf(terms []compiled) compiled {
 
 // not may be true of any file or peer: its term holds more of them than those of which the condition is true.
 func not(t compiled) compiled {
-	t.paths, t.peers = interest.Everything(), interest.Everybody()
+	t.paths, t.peers, t.names = interest.Everything(), interest.Everybody(), byname.Any()
 	switch t.known {
 	case never:
 		t.known = always
@@ -276,13 +301,6 @@ func not(t compiled) compiled {
 		t.match = func(c *field.Context) bool { return !match(c) }
 	}
 	return t
-}
-
-// maxNotes bounds what is kept of a macro that is named over and over.
-const maxNotes = 1000
-
-func appendNotes(notes, more []note) []note {
-	return append(notes, more[:min(len(more), max(0, maxNotes-len(notes)))]...)
 }
 
 // values are the constants of a check, with names of lists replaced by their items.

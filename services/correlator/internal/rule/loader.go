@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/byname"
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
@@ -161,8 +162,12 @@ func (l *loader) compile() *Set {
 		c.accesses[i] = newAccessCompiler(l, interest.Access(i))
 	}
 	set := &Set{files: l.files}
+	var found slots
 	for _, d := range l.rules {
-		set.add(l.compileRule(d, c))
+		set.add(l.compileRule(d, c), &found)
+	}
+	for i, entries := range found {
+		set.candidates[i] = byname.New(entries)
 	}
 	return set
 }
@@ -175,26 +180,30 @@ type compilers struct {
 	accesses [interest.NumAccesses]*compiler
 }
 
-// compiledRule is a rule with its condition for each kind of event, nil for kinds that can not
-// match, the files of whose opening it can be true, and the peers of outgoing connections.
+// slots are candidates, each with the names of processes that it is for.
+type slots [numSlots][]byname.Entry[candidate]
+
+// compiledRule is a rule with its condition for each slot that it can match in, the files of whose opening it can be true, and the
+// peers of outgoing connections.
 type compiledRule struct {
 	rule   *Rule
-	byKind [field.NumKinds]predicate
+	bySlot [numSlots]compiled
 	opens  interest.Opens
 	peers  interest.Peers
 	needs  field.Kinds
 }
 
-func (s *Set) add(c compiledRule) {
+func (s *Set) add(c compiledRule, found *slots) {
 	s.rules = append(s.rules, c.rule)
 	if !c.rule.Enabled {
 		return
 	}
-	for i, match := range c.byKind {
-		if match != nil {
-			s.byKind[i] = append(s.byKind[i], candidate{c.rule, match})
+	for i, condition := range c.bySlot {
+		if condition.known != never {
+			found[i] = append(found[i], byname.Entry[candidate]{Names: condition.reachNames(), Value: candidate{c.rule, condition.predicate()}})
 		}
 	}
+	s.kinds |= c.rule.Kinds
 	s.opens, s.peers, s.needs = s.opens.Or(c.opens), s.peers.Or(c.peers), s.needs|c.needs
 }
 
@@ -212,6 +221,9 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 		return compiledRule{rule: r}
 	}
 	c := compiledRule{rule: r}
+	for i := range c.bySlot {
+		c.bySlot[i].known = never
+	}
 	trees := l.trees(d)
 	all := by.check.rule(trees)
 	var outputNotes []note
@@ -223,7 +235,7 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 		}
 		if match := kind.rule(trees); match.known != never {
 			r.Kinds |= 1 << i
-			c.byKind[i] = match.predicate()
+			c.bySlot[i] = match
 			c.needs |= match.needs
 			if kind.kinds.Has(field.KindConnect | field.KindSend) {
 				c.peers = c.peers.Or(match.reachPeers())
@@ -232,7 +244,8 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 	}
 	if r.Kinds.Has(field.KindFileOpen) {
 		for i, access := range by.accesses {
-			c.opens[i] = access.rule(trees).reach()
+			match := access.rule(trees)
+			c.opens[i], c.bySlot[field.NumKinds+i] = match.reach(), match.within(match.reach())
 		}
 	}
 	if len(l.errs) == 0 {
@@ -300,6 +313,13 @@ type note struct {
 	field string
 	msg   string
 	lacks Lack
+}
+
+// maxNotes bounds what is kept of a macro that is named over and over.
+const maxNotes = 1000
+
+func appendNotes(notes, more []note) []note {
+	return append(notes, more[:min(len(more), max(0, maxNotes-len(notes)))]...)
 }
 
 // quoteList is names in quotes for a message.

@@ -26,7 +26,9 @@ import (
 	"time"
 	"unicode"
 
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/byname"
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 	"github.com/palisade-sec/palisade/services/correlator/internal/escape"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
@@ -72,9 +74,11 @@ func (r *Rule) Output(c *field.Context) string { return string(r.output.appendTo
 // Set is the rules of some files, compiled. It does not change, so any number of goroutines may
 // use it, each with its own Context.
 type Set struct {
-	rules  []*Rule
-	files  []FileCount
-	byKind [field.NumKinds][]candidate
+	rules []*Rule
+	files []FileCount
+	// candidates are by slotOf the event.
+	candidates [numSlots]byname.Index[candidate]
+	kinds      field.Kinds
 	// opens hold every file of whose opening an enabled rule can be true.
 	opens interest.Opens
 	// peers hold the far end of every outgoing connection of which one can be.
@@ -135,15 +139,30 @@ func comparePositions(a, b Position) int {
 
 // Match calls yield for every enabled rule that the event matches, in the order of the files.
 func (s *Set) Match(c *field.Context, yield func(*Rule)) {
-	i := field.KindOf(c.Event).Index()
+	i := slotOf(c.Event)
 	if i < 0 {
 		return
 	}
-	for _, candidate := range s.byKind[i] {
+	name := ""
+	if c.Process != nil {
+		name = c.Process.Name
+	}
+	for _, candidate := range s.candidates[i].For(name) {
 		if candidate.match(c) {
 			yield(candidate.rule)
 		}
 	}
+}
+
+// numSlots is a slot for each kind of event, and one for each kind of access of an open: most rules are about one of them.
+const numSlots = field.NumKinds + int(interest.NumAccesses)
+
+// slotOf is where the candidates for an event are, -1 for an event that no rule sees.
+func slotOf(e *eventv1.Event) int {
+	if open := e.GetFileOpen(); open != nil {
+		return field.NumKinds + int(interest.AccessOf(open.GetFlags()))
+	}
+	return field.KindOf(e).Index()
 }
 
 // Rules are all rules, enabled or not, in the order of the files. The caller must not change them.
@@ -156,15 +175,7 @@ func (s *Set) Files() []FileCount { return s.files }
 func (s *Set) Interest() interest.Interest { return interest.New(s.Kinds()|s.needs, s.opens, s.peers) }
 
 // Kinds are the kinds of event that any enabled rule can match.
-func (s *Set) Kinds() field.Kinds {
-	var kinds field.Kinds
-	for i, candidates := range s.byKind {
-		if len(candidates) > 0 {
-			kinds |= 1 << i
-		}
-	}
-	return kinds
-}
+func (s *Set) Kinds() field.Kinds { return s.kinds }
 
 // missing stands for a field without a value, as Falco writes it.
 const missing = "<NA>"
