@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rulefile"
@@ -19,7 +18,7 @@ import (
 const one = "- rule: one\n  desc: d\n  condition: evt.type = open and fd.name = /a\n  output: o\n  priority: notice\n"
 
 // watch is a watcher of a directory with one rule, and what to write into it.
-func watch(t *testing.T) (w *Watcher, write func(name, text string)) {
+func watch(t *testing.T) (w *Watcher, write func(name, text string), outcomes func() map[string]float64) {
 	t.Helper()
 	directory := t.TempDir()
 	write = func(name, text string) {
@@ -38,12 +37,23 @@ func watch(t *testing.T) (w *Watcher, write func(name, text string)) {
 		set, _, err := rule.Load(sources...)
 		return set, err
 	}
-	w, err := New(DefaultConfig(), []string{directory}, load, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	registry := prometheus.NewRegistry()
+	w, err := New(DefaultConfig(), []string{directory}, load, slog.New(slog.DiscardHandler), registry)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.sets = make(chan *rule.Set, 1)
-	return w, write
+	return w, write, func() map[string]float64 {
+		families, err := registry.Gather()
+		if err != nil || len(families) != 1 {
+			t.Fatalf("Gather() = %d families, %v, want 1", len(families), err)
+		}
+		counts := map[string]float64{}
+		for _, m := range families[0].GetMetric() {
+			counts[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+		return counts
+	}
 }
 
 // looks is the names of the rules that so many looks bring, nil for none.
@@ -67,7 +77,7 @@ func (w *Watcher) looks(t *testing.T, n int) []string {
 }
 
 func TestAChangeIsTakenInOnceItHasSettled(t *testing.T) {
-	w, write := watch(t)
+	w, write, _ := watch(t)
 	if got := w.looks(t, 3); got != nil {
 		t.Errorf("rules %q come of no change", got)
 	}
@@ -84,7 +94,7 @@ func TestAChangeIsTakenInOnceItHasSettled(t *testing.T) {
 }
 
 func TestABadFileLeavesTheOldRulesInForce(t *testing.T) {
-	w, write := watch(t)
+	w, write, outcomes := watch(t)
 	loaded := w.State().Loaded
 	write("b.yaml", "- rule: two\n  desc: d\n  condition: evt.type = open and (fd.nme = /a\n  output: o\n  priority: notice\n")
 	if got := w.looks(t, 3); got != nil {
@@ -94,20 +104,20 @@ func TestABadFileLeavesTheOldRulesInForce(t *testing.T) {
 	if state.Err == nil || !strings.HasSuffix(state.Err.Error(), "b.yaml:3:46: expected ), found the end") || state.Loaded != loaded || state.Since.IsZero() {
 		t.Errorf("state = %+v, want the file's error and place", state)
 	}
-	if got := testutil.ToFloat64(w.done.WithLabelValues(outcomeRefused)); got != 1 {
+	if got := outcomes()[outcomeRefused]; got != 1 {
 		t.Errorf("refused %v times, want once", got)
 	}
 	write("b.yaml", strings.ReplaceAll(one, "one", "two"))
 	if got := w.looks(t, 2); len(got) != 2 || w.State().Err != nil {
 		t.Errorf("rules = %q, state %+v after the file is good again, want both and no error", got, w.State())
 	}
-	if got := testutil.ToFloat64(w.done.WithLabelValues(outcomeLoaded)); got != 1 {
+	if got := outcomes()[outcomeLoaded]; got != 1 {
 		t.Errorf("loaded %v times, want once", got)
 	}
 }
 
 func TestFilesThatVanishAreNoReasonToEnd(t *testing.T) {
-	w, _ := watch(t)
+	w, _, _ := watch(t)
 	if err := os.RemoveAll(w.paths[0]); err != nil {
 		t.Fatal(err)
 	}
