@@ -88,7 +88,9 @@ func TestB24EveryHookFires(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range runs {
-		runs[i].Count, runs[i].Total, runs[i].Missed = runs[i].Count-before[i].Count, runs[i].Total-before[i].Total, runs[i].Missed-before[i].Missed
+		runs[i].Count -= before[i].Count
+		runs[i].Total -= before[i].Total
+		runs[i].Missed -= before[i].Missed
 	}
 	for _, run := range runs {
 		if run.Missed > 0 {

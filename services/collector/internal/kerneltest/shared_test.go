@@ -183,3 +183,31 @@ func clearMap[K, V any](m *ebpf.Map) error {
 	}
 	return errors.Join(errs...)
 }
+
+// What one test did with the shared set is nothing to the next one.
+func TestABorrowedSetIsAsLoaded(t *testing.T) {
+	path, inode := secret(t, place(t))
+	ours := isOpen(uint32(os.Getpid()), inode)
+	t.Run("one that leaves records unread, and another interest", func(t *testing.T) {
+		w := borrow(t)
+		openClose(t, path, unix.O_RDONLY)
+		register(t, workloadTable(t, w.set), 77)
+		w.guards(t, nameGuard(1, 0, "evil.example"))
+		w.wants(t, below(nil, nil))
+	})
+	t.Run("the next one", func(t *testing.T) {
+		w := borrow(t)
+		var workloads uint64
+		var guards probe.GuardSettings
+		err := errors.Join(w.set.Workloads().Generation.Lookup(uint32(0), &workloads), w.set.Guards().Settings.Lookup(uint32(0), &guards))
+		if err != nil || workloads != 0 || guards != (probe.GuardSettings{}) {
+			t.Errorf("generation of workloads, guards = %d, %+v, %v, want as loaded", workloads, guards, err)
+		}
+		w.start(t)
+		openClose(t, path, unix.O_RDONLY)
+		awaitAll(t, w)
+		if n := w.count(ours); n != 1 {
+			t.Errorf("%d opens told, want its own", n)
+		}
+	})
+}
