@@ -12,7 +12,8 @@ ARGS ?=
 # Extra words for `go test`, for example: make test TESTFLAGS="-run TestFlow"
 TESTFLAGS ?=
 # What `make test-kernels` runs: rows of test/vm/matrix/row.go (all if empty) and a regexp of tests, for example:
-# make test-kernels KERNELS="6.1 6.12" TESTS=TestConnect
+# make test-kernels KERNELS="6.1 6.12" TESTS='TestConnect$|TestExit$'
+# It is taken as it is written: $(value) keeps make from taking $| and the like for variables.
 # FULL=1 asks for the whole of every count, and gives a VM an hour.
 KERNELS ?=
 TESTS ?=
@@ -48,7 +49,7 @@ test-full: setup ## Run the collector's tests with the whole of every count: 200
 test-kernels: vm-tools ## Run the collector's kernel tests on Debian's kernels in VMs (KERNELS="6.1 6.12", TESTS=regexp)
 	CGO_ENABLED=0 go test -c -o bin/vm/kernel.test ./services/collector/internal/kerneltest
 	CGO_ENABLED=0 GOARCH=386 go build -o bin/vm/compat32 ./services/collector/internal/kerneltest/testdata/compat32
-	@bin/tools/matrix $(if $(FULL),-full -timeout 1h) -run '$(TESTS)' $(KERNELS)
+	@bin/tools/matrix $(if $(FULL),-full -timeout 1h) -run '$(value TESTS)' $(KERNELS)
 
 .PHONY: test-vm
 test-vm: build vm-tools ## Run the demo in a VM with Debian's kernel and cgroup v2 (QEMU, a few minutes)
