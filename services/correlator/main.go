@@ -26,6 +26,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
+	"github.com/palisade-sec/palisade/services/correlator/internal/repeat"
 	"github.com/palisade-sec/palisade/services/correlator/internal/server"
 )
 
@@ -42,6 +43,7 @@ type settings struct {
 	Hold      pipeline.HoldConfig      `yaml:"hold"`
 	Processes pipeline.ProcessesConfig `yaml:"processes"`
 	Workloads pipeline.WorkloadsConfig `yaml:"workloads"`
+	Repeats   repeat.Config            `yaml:"repeats"`
 	Gate      container.Config         `yaml:"gate"`
 	Enforcer  delivery.EnforcerConfig  `yaml:"enforcer"`
 	Uplink    delivery.UplinkConfig    `yaml:"uplink"`
@@ -53,7 +55,7 @@ func (s settings) Validate() error {
 	if !filepath.IsAbs(s.StateDirectory) {
 		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
 	}
-	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate())
+	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -65,7 +67,7 @@ func defaultSettings() (settings, error) {
 	engine := pipeline.DefaultConfig()
 	return settings{
 		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
-		Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
+		Repeats: repeat.DefaultConfig(), Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
 	}, err
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
+	"github.com/palisade-sec/palisade/services/correlator/internal/repeat"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 	"github.com/palisade-sec/palisade/services/correlator/rules"
@@ -89,6 +90,7 @@ type parts struct {
 	events      *subscription.Subscription
 	runtime     *container.Watcher
 	registrar   *registration.Registrar
+	repeats     *repeat.Folder
 	delivery    *delivery.Delivery
 	engine      *pipeline.Engine
 	interest    string // what the collector is asked for
@@ -125,8 +127,11 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if p.delivery, err = delivery.New(cfg.Enforcer, cfg.Uplink, out, log, registry); err != nil {
 		return p, err
 	}
+	if p.repeats, err = repeat.New(cfg.Repeats, p.delivery, registry); err != nil {
+		return p, err
+	}
 	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
-		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.delivery, Seen: seen, Bookmark: book,
+		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.repeats, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Log: log, Metrics: registry,
 	})
 	return p, err
@@ -143,6 +148,7 @@ func (p *parts) tasks() []daemon.Task {
 	return []daemon.Task{
 		{Name: "kill", Run: p.delivery.RunKills},
 		{Name: "push", Run: p.delivery.RunPushes},
+		{Name: "repeats", Run: p.repeats.Run},
 		{Name: "correlate", Run: p.engine.Run},
 		{Name: "runtime", Run: p.runtime.Run},
 		{Name: "register", Run: p.registrar.Run},

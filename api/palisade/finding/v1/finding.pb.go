@@ -593,7 +593,9 @@ type Finding struct {
 	// Unset if the effect asks for none.
 	Action *Action `protobuf:"bytes,13,opt,name=action,proto3" json:"action,omitempty"`
 	// W3C trace context of the batch that brought the event, empty if tracing is off.
-	Traceparent   string `protobuf:"bytes,14,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,14,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// Set if this stands for findings that say the same as an earlier one; the rest is the last of them.
+	Repeats       *Repeats `protobuf:"bytes,15,opt,name=repeats,proto3" json:"repeats,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -726,6 +728,93 @@ func (x *Finding) GetTraceparent() string {
 	return ""
 }
 
+func (x *Finding) GetRepeats() *Repeats {
+	if x != nil {
+		return x.Repeats
+	}
+	return nil
+}
+
+// Repeats says how many findings one stands for, which are told of in no other way. After a crash some may be counted twice.
+type Repeats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Finding that they repeat.
+	Of string `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"`
+	// Of them, without that one.
+	Count uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	First *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=first,proto3" json:"first,omitempty"`
+	Last  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last,proto3" json:"last,omitempty"`
+	// True if they have the rule, the workload and the program in common, and not the output.
+	Differ        bool `protobuf:"varint,5,opt,name=differ,proto3" json:"differ,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Repeats) Reset() {
+	*x = Repeats{}
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Repeats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Repeats) ProtoMessage() {}
+
+func (x *Repeats) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Repeats.ProtoReflect.Descriptor instead.
+func (*Repeats) Descriptor() ([]byte, []int) {
+	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Repeats) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *Repeats) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Repeats) GetFirst() *timestamppb.Timestamp {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *Repeats) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *Repeats) GetDiffer() bool {
+	if x != nil {
+		return x.Differ
+	}
+	return false
+}
+
 var File_palisade_finding_v1_finding_proto protoreflect.FileDescriptor
 
 const file_palisade_finding_v1_finding_proto_rawDesc = "" +
@@ -754,7 +843,7 @@ const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1f.palisade.finding.v1.ActionKindR\x04kind\x12<\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\".palisade.finding.v1.ActionOutcomeR\aoutcome\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12.\n" +
-	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xc1\x04\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xf9\x04\n" +
 	"\aFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12.\n" +
@@ -770,7 +859,14 @@ const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\bancestry\x18\v \x03(\v2\x1c.palisade.finding.v1.ProcessR\bancestry\x12.\n" +
 	"\x05event\x18\f \x01(\v2\x18.palisade.event.v1.EventR\x05event\x123\n" +
 	"\x06action\x18\r \x01(\v2\x1b.palisade.finding.v1.ActionR\x06action\x12 \n" +
-	"\vtraceparent\x18\x0e \x01(\tR\vtraceparent*\xd6\x01\n" +
+	"\vtraceparent\x18\x0e \x01(\tR\vtraceparent\x126\n" +
+	"\arepeats\x18\x0f \x01(\v2\x1c.palisade.finding.v1.RepeatsR\arepeats\"\xa9\x01\n" +
+	"\aRepeats\x12\x0e\n" +
+	"\x02of\x18\x01 \x01(\tR\x02of\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\x120\n" +
+	"\x05first\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
+	"\x04last\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\x12\x16\n" +
+	"\x06differ\x18\x05 \x01(\bR\x06differ*\xd6\x01\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PRIORITY_EMERGENCY\x10\x01\x12\x12\n" +
@@ -816,7 +912,7 @@ func file_palisade_finding_v1_finding_proto_rawDescGZIP() []byte {
 }
 
 var file_palisade_finding_v1_finding_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_palisade_finding_v1_finding_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_palisade_finding_v1_finding_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_palisade_finding_v1_finding_proto_goTypes = []any{
 	(Priority)(0),                 // 0: palisade.finding.v1.Priority
 	(Effect)(0),                   // 1: palisade.finding.v1.Effect
@@ -827,31 +923,35 @@ var file_palisade_finding_v1_finding_proto_goTypes = []any{
 	(*Process)(nil),               // 6: palisade.finding.v1.Process
 	(*Action)(nil),                // 7: palisade.finding.v1.Action
 	(*Finding)(nil),               // 8: palisade.finding.v1.Finding
-	nil,                           // 9: palisade.finding.v1.Workload.LabelsEntry
-	(*v1.ProcessKey)(nil),         // 10: palisade.event.v1.ProcessKey
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*v1.Event)(nil),              // 12: palisade.event.v1.Event
+	(*Repeats)(nil),               // 9: palisade.finding.v1.Repeats
+	nil,                           // 10: palisade.finding.v1.Workload.LabelsEntry
+	(*v1.ProcessKey)(nil),         // 11: palisade.event.v1.ProcessKey
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*v1.Event)(nil),              // 13: palisade.event.v1.Event
 }
 var file_palisade_finding_v1_finding_proto_depIdxs = []int32{
 	2,  // 0: palisade.finding.v1.Workload.metadata:type_name -> palisade.finding.v1.MetadataState
-	9,  // 1: palisade.finding.v1.Workload.labels:type_name -> palisade.finding.v1.Workload.LabelsEntry
-	10, // 2: palisade.finding.v1.Process.key:type_name -> palisade.event.v1.ProcessKey
+	10, // 1: palisade.finding.v1.Workload.labels:type_name -> palisade.finding.v1.Workload.LabelsEntry
+	11, // 2: palisade.finding.v1.Process.key:type_name -> palisade.event.v1.ProcessKey
 	3,  // 3: palisade.finding.v1.Action.kind:type_name -> palisade.finding.v1.ActionKind
 	4,  // 4: palisade.finding.v1.Action.outcome:type_name -> palisade.finding.v1.ActionOutcome
-	11, // 5: palisade.finding.v1.Action.time:type_name -> google.protobuf.Timestamp
-	11, // 6: palisade.finding.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	12, // 5: palisade.finding.v1.Action.time:type_name -> google.protobuf.Timestamp
+	12, // 6: palisade.finding.v1.Finding.time:type_name -> google.protobuf.Timestamp
 	0,  // 7: palisade.finding.v1.Finding.priority:type_name -> palisade.finding.v1.Priority
 	1,  // 8: palisade.finding.v1.Finding.effect:type_name -> palisade.finding.v1.Effect
 	5,  // 9: palisade.finding.v1.Finding.workload:type_name -> palisade.finding.v1.Workload
 	6,  // 10: palisade.finding.v1.Finding.process:type_name -> palisade.finding.v1.Process
 	6,  // 11: palisade.finding.v1.Finding.ancestry:type_name -> palisade.finding.v1.Process
-	12, // 12: palisade.finding.v1.Finding.event:type_name -> palisade.event.v1.Event
+	13, // 12: palisade.finding.v1.Finding.event:type_name -> palisade.event.v1.Event
 	7,  // 13: palisade.finding.v1.Finding.action:type_name -> palisade.finding.v1.Action
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	9,  // 14: palisade.finding.v1.Finding.repeats:type_name -> palisade.finding.v1.Repeats
+	12, // 15: palisade.finding.v1.Repeats.first:type_name -> google.protobuf.Timestamp
+	12, // 16: palisade.finding.v1.Repeats.last:type_name -> google.protobuf.Timestamp
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_palisade_finding_v1_finding_proto_init() }
@@ -865,7 +965,7 @@ func file_palisade_finding_v1_finding_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_finding_v1_finding_proto_rawDesc), len(file_palisade_finding_v1_finding_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

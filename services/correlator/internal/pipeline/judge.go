@@ -36,6 +36,8 @@ func (e *Engine) found(ctx context.Context, r *rule.Rule) error {
 	item := delivery.Item{Finding: e.finding(r)}
 	if word := effectWord(r.Effect); word != "" {
 		e.act(&item, word)
+	} else {
+		item.Alike = true
 	}
 	return e.put(ctx, e.judged.subject, item)
 }
