@@ -595,7 +595,9 @@ type Finding struct {
 	// W3C trace context of the batch that brought the event, empty if tracing is off.
 	Traceparent string `protobuf:"bytes,14,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	// Set if this stands for findings that say the same as an earlier one; the rest is the last of them.
-	Repeats       *Repeats `protobuf:"bytes,15,opt,name=repeats,proto3" json:"repeats,omitempty"`
+	Repeats *Repeats `protobuf:"bytes,15,opt,name=repeats,proto3" json:"repeats,omitempty"`
+	// Unset if no process is known that did it.
+	Incident      *Incident `protobuf:"bytes,16,opt,name=incident,proto3" json:"incident,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -735,6 +737,70 @@ func (x *Finding) GetRepeats() *Repeats {
 	return nil
 }
 
+func (x *Finding) GetIncident() *Incident {
+	if x != nil {
+		return x.Incident
+	}
+	return nil
+}
+
+// Incident is what a finding belongs to, together with others: all that came of one process in one workload. Who shows incidents
+// puts findings with the same id together.
+type Incident struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 hex digits, derived from boot and origin.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Oldest known ancestor within the workload: a container's first process, or what was executed in it; of the host, the first of
+	// its session.
+	Origin        *Process `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Incident) Reset() {
+	*x = Incident{}
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Incident) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Incident) ProtoMessage() {}
+
+func (x *Incident) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Incident.ProtoReflect.Descriptor instead.
+func (*Incident) Descriptor() ([]byte, []int) {
+	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Incident) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Incident) GetOrigin() *Process {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
 // Repeats says how many findings one stands for, which are told of in no other way. After a crash some may be counted twice.
 type Repeats struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -752,7 +818,7 @@ type Repeats struct {
 
 func (x *Repeats) Reset() {
 	*x = Repeats{}
-	mi := &file_palisade_finding_v1_finding_proto_msgTypes[4]
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +830,7 @@ func (x *Repeats) String() string {
 func (*Repeats) ProtoMessage() {}
 
 func (x *Repeats) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_finding_v1_finding_proto_msgTypes[4]
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +843,7 @@ func (x *Repeats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Repeats.ProtoReflect.Descriptor instead.
 func (*Repeats) Descriptor() ([]byte, []int) {
-	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{4}
+	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Repeats) GetOf() string {
@@ -843,7 +909,7 @@ const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1f.palisade.finding.v1.ActionKindR\x04kind\x12<\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\".palisade.finding.v1.ActionOutcomeR\aoutcome\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12.\n" +
-	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xf9\x04\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xb4\x05\n" +
 	"\aFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12.\n" +
@@ -860,7 +926,11 @@ const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\x05event\x18\f \x01(\v2\x18.palisade.event.v1.EventR\x05event\x123\n" +
 	"\x06action\x18\r \x01(\v2\x1b.palisade.finding.v1.ActionR\x06action\x12 \n" +
 	"\vtraceparent\x18\x0e \x01(\tR\vtraceparent\x126\n" +
-	"\arepeats\x18\x0f \x01(\v2\x1c.palisade.finding.v1.RepeatsR\arepeats\"\xa9\x01\n" +
+	"\arepeats\x18\x0f \x01(\v2\x1c.palisade.finding.v1.RepeatsR\arepeats\x129\n" +
+	"\bincident\x18\x10 \x01(\v2\x1d.palisade.finding.v1.IncidentR\bincident\"P\n" +
+	"\bIncident\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
+	"\x06origin\x18\x02 \x01(\v2\x1c.palisade.finding.v1.ProcessR\x06origin\"\xa9\x01\n" +
 	"\aRepeats\x12\x0e\n" +
 	"\x02of\x18\x01 \x01(\tR\x02of\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x120\n" +
@@ -912,7 +982,7 @@ func file_palisade_finding_v1_finding_proto_rawDescGZIP() []byte {
 }
 
 var file_palisade_finding_v1_finding_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_palisade_finding_v1_finding_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_palisade_finding_v1_finding_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_palisade_finding_v1_finding_proto_goTypes = []any{
 	(Priority)(0),                 // 0: palisade.finding.v1.Priority
 	(Effect)(0),                   // 1: palisade.finding.v1.Effect
@@ -923,35 +993,38 @@ var file_palisade_finding_v1_finding_proto_goTypes = []any{
 	(*Process)(nil),               // 6: palisade.finding.v1.Process
 	(*Action)(nil),                // 7: palisade.finding.v1.Action
 	(*Finding)(nil),               // 8: palisade.finding.v1.Finding
-	(*Repeats)(nil),               // 9: palisade.finding.v1.Repeats
-	nil,                           // 10: palisade.finding.v1.Workload.LabelsEntry
-	(*v1.ProcessKey)(nil),         // 11: palisade.event.v1.ProcessKey
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*v1.Event)(nil),              // 13: palisade.event.v1.Event
+	(*Incident)(nil),              // 9: palisade.finding.v1.Incident
+	(*Repeats)(nil),               // 10: palisade.finding.v1.Repeats
+	nil,                           // 11: palisade.finding.v1.Workload.LabelsEntry
+	(*v1.ProcessKey)(nil),         // 12: palisade.event.v1.ProcessKey
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*v1.Event)(nil),              // 14: palisade.event.v1.Event
 }
 var file_palisade_finding_v1_finding_proto_depIdxs = []int32{
 	2,  // 0: palisade.finding.v1.Workload.metadata:type_name -> palisade.finding.v1.MetadataState
-	10, // 1: palisade.finding.v1.Workload.labels:type_name -> palisade.finding.v1.Workload.LabelsEntry
-	11, // 2: palisade.finding.v1.Process.key:type_name -> palisade.event.v1.ProcessKey
+	11, // 1: palisade.finding.v1.Workload.labels:type_name -> palisade.finding.v1.Workload.LabelsEntry
+	12, // 2: palisade.finding.v1.Process.key:type_name -> palisade.event.v1.ProcessKey
 	3,  // 3: palisade.finding.v1.Action.kind:type_name -> palisade.finding.v1.ActionKind
 	4,  // 4: palisade.finding.v1.Action.outcome:type_name -> palisade.finding.v1.ActionOutcome
-	12, // 5: palisade.finding.v1.Action.time:type_name -> google.protobuf.Timestamp
-	12, // 6: palisade.finding.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	13, // 5: palisade.finding.v1.Action.time:type_name -> google.protobuf.Timestamp
+	13, // 6: palisade.finding.v1.Finding.time:type_name -> google.protobuf.Timestamp
 	0,  // 7: palisade.finding.v1.Finding.priority:type_name -> palisade.finding.v1.Priority
 	1,  // 8: palisade.finding.v1.Finding.effect:type_name -> palisade.finding.v1.Effect
 	5,  // 9: palisade.finding.v1.Finding.workload:type_name -> palisade.finding.v1.Workload
 	6,  // 10: palisade.finding.v1.Finding.process:type_name -> palisade.finding.v1.Process
 	6,  // 11: palisade.finding.v1.Finding.ancestry:type_name -> palisade.finding.v1.Process
-	13, // 12: palisade.finding.v1.Finding.event:type_name -> palisade.event.v1.Event
+	14, // 12: palisade.finding.v1.Finding.event:type_name -> palisade.event.v1.Event
 	7,  // 13: palisade.finding.v1.Finding.action:type_name -> palisade.finding.v1.Action
-	9,  // 14: palisade.finding.v1.Finding.repeats:type_name -> palisade.finding.v1.Repeats
-	12, // 15: palisade.finding.v1.Repeats.first:type_name -> google.protobuf.Timestamp
-	12, // 16: palisade.finding.v1.Repeats.last:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	10, // 14: palisade.finding.v1.Finding.repeats:type_name -> palisade.finding.v1.Repeats
+	9,  // 15: palisade.finding.v1.Finding.incident:type_name -> palisade.finding.v1.Incident
+	6,  // 16: palisade.finding.v1.Incident.origin:type_name -> palisade.finding.v1.Process
+	13, // 17: palisade.finding.v1.Repeats.first:type_name -> google.protobuf.Timestamp
+	13, // 18: palisade.finding.v1.Repeats.last:type_name -> google.protobuf.Timestamp
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_palisade_finding_v1_finding_proto_init() }
@@ -965,7 +1038,7 @@ func file_palisade_finding_v1_finding_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_finding_v1_finding_proto_rawDesc), len(file_palisade_finding_v1_finding_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -30,6 +30,7 @@ func (e *Engine) finding(r *rule.Rule) *findingv1.Finding {
 		Ancestry:    ancestry(j.image),
 		Event:       lightEvent(j.event),
 		Traceparent: j.batch.GetTraceparent(),
+		Incident:    e.incident(j.entry, j.image),
 	}
 }
 
