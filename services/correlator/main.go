@@ -26,8 +26,11 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
+	"github.com/palisade-sec/palisade/services/correlator/internal/reload"
 	"github.com/palisade-sec/palisade/services/correlator/internal/repeat"
+	"github.com/palisade-sec/palisade/services/correlator/internal/rulecommand"
 	"github.com/palisade-sec/palisade/services/correlator/internal/server"
+	"github.com/palisade-sec/palisade/services/correlator/rules"
 )
 
 // grace is how long the tasks have to end.
@@ -47,6 +50,7 @@ type settings struct {
 	Gate      container.Config         `yaml:"gate"`
 	Enforcer  delivery.EnforcerConfig  `yaml:"enforcer"`
 	Uplink    delivery.UplinkConfig    `yaml:"uplink"`
+	Reload    reload.Config            `yaml:"reload"`
 }
 
 // Validate reports every fault.
@@ -55,7 +59,8 @@ func (s settings) Validate() error {
 	if !filepath.IsAbs(s.StateDirectory) {
 		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
 	}
-	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate())
+	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate(),
+		s.Reload.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -68,12 +73,20 @@ func defaultSettings() (settings, error) {
 	return settings{
 		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
 		Repeats: repeat.DefaultConfig(), Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
+		Reload: reload.DefaultConfig(),
 	}, err
 }
 
 func main() { daemon.Main("correlator", run) }
 
 func run(ctx context.Context, env daemon.Env) error {
+	if len(env.Args) > 0 && env.Args[0] == "rules" { // a question of people's about rule files, not the process
+		builtin, err := rules.Sources()
+		if err != nil {
+			return err
+		}
+		return rulecommand.Run(env.Args[1:], builtin, env.Stdout)
+	}
 	defaults, err := defaultSettings()
 	if err != nil {
 		return err
@@ -82,7 +95,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	if err != nil {
 		return err
 	}
-	rules, err := loadRules(ctx, cfg.Rules, env.Log)
+	set, err := loadRules(ctx, cfg.Rules, env.Log)
 	if err != nil {
 		return err
 	}
@@ -90,7 +103,7 @@ func run(ctx context.Context, env daemon.Env) error {
 		if err := statedir.Check(cfg.StateDirectory); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(env.Stdout, "ok: %d rules\n", len(rules.Rules()))
+		_, err := fmt.Fprintf(env.Stdout, "ok: %d rules\n", len(set.Rules()))
 		return err
 	}
 	state, err := statedir.Open(cfg.StateDirectory)
@@ -104,7 +117,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	}
 	defer stop()
 	registry := telemetry.NewRegistry()
-	p, err := assemble(cfg, rules, env.Log, registry)
+	p, err := assemble(cfg, set, env.Log, registry)
 	if err != nil {
 		return err
 	}
@@ -116,12 +129,12 @@ func run(ctx context.Context, env daemon.Env) error {
 	if err != nil {
 		return err
 	}
-	server.New(rules, p.engine.Matches()).Register(calls)
+	server.New(p.engine.Matches()).Register(calls)
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err
 	}
-	env.Log.InfoContext(ctx, "Serving", "socket", cfg.Sockets.Path(env.Name), "rules", len(rules.Rules()))
+	env.Log.InfoContext(ctx, "Serving", "socket", cfg.Sockets.Path(env.Name), "rules", len(set.Rules()))
 	return daemon.RunAll(ctx, grace, append(p.tasks(),
 		daemon.Task{Name: "rpc", Run: func(ctx context.Context) error { return calls.Run(ctx, socket) }})...)
 }

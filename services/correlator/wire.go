@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -19,69 +17,30 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
+	"github.com/palisade-sec/palisade/services/correlator/internal/reload"
 	"github.com/palisade-sec/palisade/services/correlator/internal/repeat"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
+	"github.com/palisade-sec/palisade/services/correlator/internal/rulefile"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 	"github.com/palisade-sec/palisade/services/correlator/rules"
 )
 
-// maxRuleBytes bounds one rule file; Falco's own has under 100 KiB.
-const maxRuleBytes = 8 << 20
-
 // loadRules compiles the built-in pack and the files at the paths, in that order. What is wrong with them names file,
 // line and column.
 func loadRules(ctx context.Context, paths []string, log *slog.Logger) (*rule.Set, error) {
-	sources := []rule.Source{{Name: rules.FileName, Data: rules.Palisade}}
-	for _, path := range paths {
-		files, err := ruleFiles(path)
-		if err != nil {
-			return nil, fmt.Errorf("rules: %w", err)
-		}
-		for _, file := range files {
-			info, err := os.Stat(file)
-			if err == nil && info.Size() > maxRuleBytes {
-				err = fmt.Errorf("%s: larger than %d bytes", file, maxRuleBytes)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("rules: %w", err)
-			}
-			raw, err := os.ReadFile(file)
-			if err != nil {
-				return nil, fmt.Errorf("rules: %w", err)
-			}
-			sources = append(sources, rule.Source{Name: file, Data: raw})
-		}
+	sources, err := rules.Sources()
+	if err != nil {
+		return nil, err
 	}
-	set, warnings, err := rule.Load(sources...)
+	files, err := rulefile.Read(paths)
+	if err != nil {
+		return nil, fmt.Errorf("rules: %w", err)
+	}
+	set, warnings, err := rule.Load(append(sources, files...)...)
 	for _, w := range warnings {
 		log.WarnContext(ctx, "A rule asks for what is not provided", "position", w.Position.String(), "rule", w.Rule, "warning", w.Msg)
 	}
 	return set, err
-}
-
-// ruleFiles is the file at a path, or the *.yaml files in it, sorted.
-func ruleFiles(path string) ([]string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return []string{path}, nil
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
-	}
-	var files []string
-	for _, entry := range entries {
-		if entry.Type()&fs.ModeDir == 0 && filepath.Ext(entry.Name()) == ".yaml" {
-			files = append(files, filepath.Join(path, entry.Name()))
-		}
-	}
-	if len(files) == 0 { // most likely another directory was meant
-		return nil, fmt.Errorf("%s: no *.yaml file in it", path)
-	}
-	return files, nil
 }
 
 // parts is the correlator, put together.
@@ -93,7 +52,7 @@ type parts struct {
 	repeats     *repeat.Folder
 	delivery    *delivery.Delivery
 	engine      *pipeline.Engine
-	interest    string // what the collector is asked for
+	rules       *reload.Watcher
 }
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
@@ -102,8 +61,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if err != nil { // what was missed since is not known, which is no reason to miss more
 		log.Warn("Cannot tell how far events had been seen before", "err", err)
 	}
-	interest := set.Interest()
-	p = &parts{interest: interest.String()}
+	p = &parts{}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -118,7 +76,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		peers[name] = conn
 		p.connections = append(p.connections, conn)
 	}
-	p.events = subscription.New(peers["collector"], interest.Message(), log)
+	p.events = subscription.New(peers["collector"], set.Interest().Message(), log)
 	if p.runtime, err = container.New(cfg.Gate, peers["gate"], log); err != nil {
 		return p, err
 	}
@@ -130,8 +88,13 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if p.repeats, err = repeat.New(cfg.Repeats, p.delivery, registry); err != nil {
 		return p, err
 	}
+	load := func(ctx context.Context) (*rule.Set, error) { return loadRules(ctx, cfg.Rules, log) }
+	if p.rules, err = reload.New(cfg.Reload, cfg.Rules, load, log, registry); err != nil {
+		return p, err
+	}
 	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
-		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.repeats, Seen: seen, Bookmark: book,
+		Rules: set, Reloads: p.rules.Sets(), Adopted: func(set *rule.Set) { p.events.SetInterest(set.Interest().Message()) },
+		Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.repeats, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Log: log, Metrics: registry,
 	})
 	return p, err
@@ -153,6 +116,7 @@ func (p *parts) tasks() []daemon.Task {
 		{Name: "runtime", Run: p.runtime.Run},
 		{Name: "register", Run: p.registrar.Run},
 		{Name: "events", Run: p.events.Run},
+		{Name: "rules", Run: p.rules.Run},
 	}
 }
 
@@ -170,7 +134,13 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 	}
 	answer := &processv1.GetStatusResponse{Healthy: true, Facts: p.engine.Facts()}
 	answer.Facts = append(answer.Facts,
-		&processv1.Fact{Name: "findings queued", Value: strconv.Itoa(p.delivery.Queued())}, &processv1.Fact{Name: "interest", Value: p.interest})
+		&processv1.Fact{Name: "findings queued", Value: strconv.Itoa(p.delivery.Queued())}, &processv1.Fact{Name: "interest", Value: p.engine.Matches().Set().Interest().String()},
+		&processv1.Fact{Name: "rules loaded", Value: p.rules.State().Loaded.UTC().Format(time.RFC3339)})
+	if state := p.rules.State(); state.Err != nil {
+		answer.Healthy = false
+		answer.Warnings = append(answer.Warnings, fmt.Sprintf("rule files have changed and are not in force since %s, the old rules are: %v: see `palisade rules check`",
+			state.Since.UTC().Format(time.RFC3339), state.Err))
+	}
 	for _, peer := range peers {
 		state := "connected"
 		if peer.err != nil {

@@ -19,6 +19,10 @@ func TestExitCodes(t *testing.T) {
 		{"unknown output", []string{"status", "-o", "xml"}, 2, `"xml" is not text or json`},
 		{"unknown process", []string{"status", "reactor"}, 2, `no process "reactor": there are [collector`},
 		{"stray argument", []string{"findings", "all"}, 2, `unexpected argument "all"`},
+		{"check of nothing", []string{"rules", "check"}, 2, "name a rule file"},
+		{"explain of nothing", []string{"rules", "explain"}, 2, "palisade rules list"},
+		{"a question nobody answers", []string{"rules", "praise"}, 2, "praise"},
+		{"no program to ask", []string{"rules", "list", "--bin", run}, 1, "--bin"},
 		{"no node", []string{"findings", "--run", run}, 1, ""},
 		{"malformed launch spec", []string{"launch", "{"}, 1, "read launch spec"},
 		{"empty launch spec", []string{"launch", "{}"}, 1, "binary and groups are needed"},
@@ -37,7 +41,11 @@ func TestExitCodes(t *testing.T) {
 }
 
 func TestEveryCommandHasAnExample(t *testing.T) {
-	for _, cmd := range newRoot().Commands() {
+	commands := newRoot().Commands()
+	for _, cmd := range commands {
+		commands = append(commands, cmd.Commands()...)
+	}
+	for _, cmd := range commands {
 		if !cmd.Hidden && cmd.Example == "" {
 			t.Errorf("palisade %s --help shows no example", cmd.Name())
 		}

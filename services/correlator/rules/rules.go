@@ -1,13 +1,30 @@
 // Package rules carries Palisade's own rule pack inside the correlator's binary, so that a node
-// without any configuration still has rules. It is data: package rule reads it as it reads a file.
+// without any configuration still has rules. It is data: package rule reads it as it reads any file.
 package rules
 
-import _ "embed"
+import (
+	"embed"
+	"fmt"
 
-// FileName is how the pack is called in messages.
-const FileName = "palisade.yaml"
+	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
+)
 
-// Palisade is the pack, as text of package rule's language. Callers must not change it.
-//
-//go:embed palisade.yaml
-var Palisade []byte
+//go:embed *.yaml
+var files embed.FS
+
+// Sources is the pack, one file a subject, sorted by name. In messages a file is called builtin/NAME.yaml.
+func Sources() ([]rule.Source, error) {
+	entries, err := files.ReadDir(".")
+	if err != nil {
+		return nil, fmt.Errorf("built-in rules: %w", err)
+	}
+	sources := make([]rule.Source, 0, len(entries))
+	for _, entry := range entries {
+		raw, err := files.ReadFile(entry.Name())
+		if err != nil {
+			return nil, fmt.Errorf("built-in rules: %w", err)
+		}
+		sources = append(sources, rule.Source{Name: "builtin/" + entry.Name(), Data: raw})
+	}
+	return sources, nil
+}

@@ -191,5 +191,38 @@ func FuzzParse(f *testing.F) {
 		if show(n) == "" {
 			t.Errorf("Parse(%q) = empty tree", text)
 		}
+		keep := func(string) condition.Node { return nil }
+		written := condition.Format(n, keep)
+		again, err := condition.Parse(written)
+		if err != nil {
+			t.Fatalf("Format(%q) = %q, which is no condition: %v", text, written, err)
+		}
+		if got := condition.Format(again, keep); got != written {
+			t.Errorf("Format(%q) = %q, and of that %q", text, written, got)
+		}
 	})
+}
+
+func TestFormatExpandsMacros(t *testing.T) {
+	macros := map[string]string{"m": "a.b = 1 or n", "n": `not a.c in (x, "y z")`}
+	n, err := condition.Parse(`evt.type = open and m and unknown and tolower(a.d["k k"]) = val(a.e) and a.f exists`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expand := func(name string) condition.Node {
+		tree, err := condition.Parse(macros[name])
+		if err != nil {
+			return nil
+		}
+		return tree
+	}
+	want := `evt.type = open and (a.b = 1 or not a.c in (x, "y z")) and unknown and tolower(a.d["k k"]) = val(a.e) and a.f exists`
+	if got := condition.Format(n, expand); got != want {
+		t.Errorf("Format =\n%s\nwant\n%s", got, want)
+	}
+	fields := ""
+	condition.Walk(n, expand, func(c *condition.Check) { fields += c.Left.Field + " " })
+	if want := "evt.type a.b a.c a.d a.f "; fields != want {
+		t.Errorf("Walk visits %s, want %s", fields, want)
+	}
 }

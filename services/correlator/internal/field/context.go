@@ -4,6 +4,7 @@
 package field
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -38,6 +39,8 @@ type Process struct {
 	Argv []string
 	// ArgvCut: there were more arguments than Argv holds.
 	ArgvCut bool
+	// ExeInode is the executable's inode, zero if not known.
+	ExeInode uint64
 	// Cwd is the working directory. Rules see it with a slash at its end, as Falco shows it; a
 	// value that already ends in one is used as it is, without a copy.
 	Cwd string
@@ -103,6 +106,12 @@ func (p *Process) args() []string {
 	return p.Argv[1:]
 }
 
+// Resolver tells by what names a workload asked for an address. *dnsname.Cache is one.
+type Resolver interface {
+	// Any says whether one of the names that led the event's workload to the address satisfies match.
+	Any(e *eventv1.Event, ip netip.Addr, match func(name string) bool) bool
+}
+
 // Context is what a condition and an output see. One goroutine at a time may use it; it caches
 // composed values for the Event it holds, so change Event, Process and Workload together, and use
 // a new Event for each fact.
@@ -112,6 +121,8 @@ type Context struct {
 	Process *Process
 	// Workload is nil if nobody has said whose cgroup this is.
 	Workload *findingv1.Workload
+	// Names knows what addresses are called, nil if nobody does.
+	Names Resolver
 
 	cache cache
 	// masks are masks spelled out, for all events: the same few come again and again.
@@ -121,8 +132,11 @@ type Context struct {
 // cache keeps the values that must be put together from parts, for the event they belong to.
 type cache struct {
 	event    *eventv1.Event
-	cmdline  [2]string // of the process and of its parent
+	cmdline  [8]string // of the process and of its nearest ancestors
+	exeLine  string
 	connName string
+	// within are fd.name and fd.directory behind the container's id.
+	within [2]string
 }
 
 // maskKey is a mask, and what its bits stand for.

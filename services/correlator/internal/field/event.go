@@ -14,6 +14,11 @@ const (
 	writeOnly  = 0o1
 	readWrite  = 0o2
 	pathOnly   = 0o10000000
+	createFile = 0o100
+	// temporaryFile is O_TMPFILE without O_DIRECTORY, whose bit depends on the architecture.
+	temporaryFile = 0o20000000
+
+	anyExecute = 0o111 // of a mode
 )
 
 // eventFields are evt.*: what happened, and how it went.
@@ -28,7 +33,13 @@ var eventFields = map[string]Field{
 	"evt.rawtime":          {Doc: "nanoseconds since 1970", Type: Number, Num: eventRawTime},
 	"evt.is_open_read":     {Doc: "a file was opened with read access", Type: Bool, ByAccess: true, Num: isOpenRead},
 	"evt.is_open_write":    {Doc: "a file was opened with write access", Type: Bool, ByAccess: true, Num: isOpenWrite},
+	"evt.is_open_create":   {Doc: "a file was opened that is created if it is not there (O_CREAT, O_TMPFILE)", Type: Bool, Num: isOpenCreate},
+	"evt.is_open_exec":     {Doc: "the same, and the file may be executed", Type: Bool, Num: isOpenExec},
+	"evt.category":         {Doc: "file, net, process, memory, signal, user, system or dns", Str: eventCategory},
+	"evt.source":           {Doc: "always syscall", Str: func(*Context) (string, bool) { return "syscall", true }},
+	"evt.count":            {Doc: "always 1", Type: Number, Num: func(*Context) (int64, bool) { return 1, true }},
 	"evt.args":             {Doc: "every evt.arg the event has, as name=value", Str: eventArgs},
+	"evt.info":             {Doc: "the same as evt.args", Str: eventArgs},
 	"evt.res":              {Doc: "SUCCESS, or the name of the error; missing where it is not known", Kinds: resultKinds, Str: eventResult},
 	"evt.rawres":           {Doc: "result of the call; of an open or accept only the sign may be known", Type: Number, Kinds: resultKinds, Num: rawResult, Sign: rawResultSign},
 	"evt.failed":           {Doc: "the call returned an error other than EINPROGRESS", Type: Bool, Kinds: resultKinds, Num: eventFailed},
@@ -40,6 +51,7 @@ var eventFields = map[string]Field{
 	"group.gid":            {Doc: "effective group id", Type: Number, Num: groupID},
 	"group.name":           {Doc: "root for group id 0, else the id in decimal", Knows: knownUser, Str: func(c *Context) (string, bool) { return accountName(groupID(c)) }},
 	"thread.tid":           {Doc: "acting thread, in the initial pid namespace", Type: Number, Num: threadID},
+	"thread.ismain":        {Doc: "the acting thread is the process's first", Type: Bool, Num: isMainThread},
 	"thread.cap_effective": {Doc: "effective capabilities by name, separated by spaces", Str: effectiveCaps},
 }
 
@@ -92,6 +104,54 @@ func isOpenWrite(c *Context) (int64, bool) {
 	return flag(mode == writeOnly || mode == readWrite)
 }
 
+// creates says whether an open's flags create a file. Falco looks at the mode that the call asks for, which says no more than this
+// whether the file was there before.
+func creates(open *eventv1.FileOpen) bool {
+	return open.GetFlags()&createFile != 0 || open.GetFlags()&temporaryFile == temporaryFile
+}
+
+func isOpenCreate(c *Context) (int64, bool) {
+	open := c.Event.GetFileOpen()
+	return flag(open != nil && creates(open))
+}
+
+func isOpenExec(c *Context) (int64, bool) {
+	open := c.Event.GetFileOpen()
+	return flag(open != nil && creates(open) && open.GetFile().GetMode()&anyExecute != 0)
+}
+
+// eventCategory follows Falco's words as far as it has them.
+func eventCategory(c *Context) (string, bool) {
+	switch kind := KindOf(c.Event); {
+	case kind == 0:
+		return "", false
+	case kind.Has(pathKinds&^(KindExecFailed|KindModuleLoad) | pairKinds):
+		return "file", true
+	case kind.Has(socketKinds):
+		return "net", true
+	case kind.Has(dnsKinds):
+		return "dns", true
+	case kind.Has(LifeCycle | KindExisting | KindExecFailed):
+		return "process", true
+	case kind.Has(protKinds | KindMemfd):
+		return "memory", true
+	case kind == KindSignal:
+		return "signal", true
+	case kind.Has(KindSetuid | KindSetgid | KindSetgroups):
+		return "user", true
+	}
+	return "system", true
+}
+
+func isMainThread(c *Context) (int64, bool) {
+	tid, ok := threadID(c)
+	pid, known := processID(c)
+	if !ok || !known {
+		return 0, false
+	}
+	return flag(tid == pid)
+}
+
 // rawResult is the result, if the event's hook knows it. An exec or fork that is reported has succeeded. An open or accept
 // has too, but with a descriptor that the record does not carry.
 func rawResult(c *Context) (int64, bool) {
@@ -138,3 +198,66 @@ func eventFailed(c *Context) (int64, bool) {
 }
 
 const inProgress = 115 // EINPROGRESS
+
+func userID(c *Context) (int64, bool) {
+	if cred := c.Event.GetCredentials(); cred != nil {
+		return int64(cred.GetEffectiveUid()), true
+	}
+	if c.Process == nil {
+		return 0, false
+	}
+	return int64(c.Process.EUID), true
+}
+
+func groupID(c *Context) (int64, bool) {
+	if cred := c.Event.GetCredentials(); cred != nil {
+		return int64(cred.GetEffectiveGid()), true
+	}
+	if c.Process == nil {
+		return 0, false
+	}
+	return int64(c.Process.GID), true
+}
+
+func loginID(c *Context) (int64, bool) {
+	var login uint32
+	switch cred := c.Event.GetCredentials(); {
+	case cred != nil:
+		login = cred.GetLoginUid()
+	case c.Process != nil:
+		login = c.Process.LoginUID
+	default:
+		return 0, false
+	}
+	if login == NoLogin {
+		return -1, true
+	}
+	return int64(login), true
+}
+
+// accountName names an id. Only root's name is the same in every container, and /etc/passwd of a
+// container is the attacker's to write, so nobody else is named.
+func accountName(id int64, ok bool) (string, bool) {
+	switch {
+	case !ok || id < 0:
+		return "", false
+	case id == 0:
+		return "root", true
+	}
+	return strconv.FormatInt(id, 10), true
+}
+
+// knownUser says whether accountName can answer this: root or a number.
+func knownUser(name string) bool {
+	if name == "root" {
+		return true
+	}
+	_, err := strconv.ParseUint(name, 10, 32)
+	return err == nil
+}
+
+// effectiveCaps is present and empty for a process that has none.
+func effectiveCaps(c *Context) (string, bool) {
+	cred := c.Event.GetCredentials()
+	return c.spelled(capabilities, cred.GetEffectiveCapabilities()), cred != nil
+}

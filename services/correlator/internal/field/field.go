@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 )
 
 // Errors of Lookup.
 var (
 	// ErrUnknown: no field of this name is provided.
 	ErrUnknown = errors.New("not a field that Palisade provides")
+	// ErrNoSource: the field is Falco's, but nothing tells us its value yet.
+	ErrNoSource = errors.New("no source yet")
 	// ErrArgument: the field is provided, but not with this argument.
 	ErrArgument = errors.New("wrong field argument")
 )
@@ -60,6 +63,8 @@ const (
 	noArgument argument = iota
 	// optionalIndex: with an index one ancestor, without it any ancestor.
 	optionalIndex
+	// requiredKey: the name of one of many strings.
+	requiredKey
 )
 
 // PathPart is a part of the path of an open file.
@@ -116,29 +121,44 @@ type Field struct {
 	Word func(constant string) (int64, bool)
 	// ByAccess: of an open, the value depends on nothing but the file's access mode.
 	ByAccess bool
+	// Own: the value is the name of the acting process, by which rules are found.
+	Own bool
 	// Path says what of an open's path the field holds.
 	Path PathPart
 	// Peer says what of an outgoing connection's far end the field holds.
 	Peer PeerPart
+	// Needs are kinds of events that the value comes from besides the one at hand. They must be recorded too.
+	Needs Kinds
 	// Deprecated says why a rule should not use the field.
 	Deprecated string
 
 	arg   argument
 	strAt func(c *Context, n int) (string, bool)
 	numAt func(c *Context, n int) (int64, bool)
+	// strKey is a getter by the argument's text.
+	strKey func(c *Context, key string) (string, bool)
 }
 
 // Lookup finds a field by its name and what stood in brackets after it. The error wraps
-// ErrUnknown or ErrArgument.
+// ErrUnknown, ErrNoSource or ErrArgument.
 func Lookup(name, arg string, hasArg bool) (Field, error) {
+	if dotted, ok := strings.CutPrefix(name, "container.label."); ok && !hasArg {
+		name, arg, hasArg = "container.label", dotted, true // Falco's older form
+	}
 	f, ok := find(name)
-	if !ok {
+	switch {
+	case !ok && withoutSource(name) != "":
+		return Field{}, fmt.Errorf("%s: %w: %s", name, ErrNoSource, withoutSource(name))
+	case !ok:
 		return Field{}, fmt.Errorf("%s: %w", name, ErrUnknown)
-	}
-	if !hasArg {
+	case f.arg == requiredKey && arg == "":
+		return Field{}, fmt.Errorf("%s needs a name in brackets: %w", name, ErrArgument)
+	case f.arg == requiredKey:
+		f.Str = func(c *Context) (string, bool) { return f.strKey(c, arg) }
 		return f, nil
-	}
-	if f.arg == noArgument {
+	case !hasArg:
+		return f, nil
+	case f.arg == noArgument:
 		return Field{}, fmt.Errorf("%s takes no argument: %w", name, ErrArgument)
 	}
 	n, err := strconv.ParseUint(arg, 10, 16)

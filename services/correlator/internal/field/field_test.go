@@ -61,7 +61,7 @@ var notMatched = []string{"loss", "started", "unknown", "unspecified", "none"}
 
 func TestEveryFieldHasOneGetterAndADoc(t *testing.T) {
 	for _, name := range field.Names() {
-		f, err := field.Lookup(name, "", false)
+		f, err := lookup(name)
 		if err != nil {
 			t.Errorf("Lookup(%s) = %v", name, err)
 			continue
@@ -100,10 +100,15 @@ func TestFieldsOfEmptyEvents(t *testing.T) {
 	}
 }
 
+// lookup finds a field by its name alone, or one of a label.
+func lookup(name string) (field.Field, error) {
+	return field.Lookup(name, "app", name == "container.label")
+}
+
 func checkKinds(t *testing.T, kind string, c *field.Context) {
 	t.Helper()
 	for _, name := range field.Names() {
-		f, _ := field.Lookup(name, "", false)
+		f, _ := lookup(name)
 		value, ok := f.AppendText(nil, c)
 		if ok && f.Kinds != 0 && !f.Kinds.Has(field.KindOf(c.Event)) {
 			t.Errorf("%s of %s = %q, but it is declared for %s only", name, kind, value, f.Kinds)

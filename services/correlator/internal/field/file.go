@@ -29,8 +29,13 @@ var fileFields = map[string]Field{
 	"fd.typechar":       {Doc: "f, d, m, 4, 6, u or n, as fd.type", Kinds: fdKinds, Str: fdTypeChar},
 	"fd.num":            {Doc: "descriptor; may be known only to be 0 or more", Type: Number, Kinds: KindFileOpen | KindAccept, Num: descriptor, Sign: descriptorSign},
 	"fd.dev":            {Doc: "device of the file, major<<20 | minor", Type: Number, Kinds: inodeKinds, Num: fileDevice},
+	"fd.dev.major":      {Doc: "major number of the file's device", Type: Number, Kinds: inodeKinds, Num: func(c *Context) (int64, bool) { n, ok := fileDevice(c); return n >> 20, ok }},
+	"fd.dev.minor":      {Doc: "minor number of the file's device", Type: Number, Kinds: inodeKinds, Num: func(c *Context) (int64, bool) { n, ok := fileDevice(c); return n & (1<<20 - 1), ok }},
 	"fd.ino":            {Doc: "inode of the file", Type: Number, Kinds: inodeKinds, Num: fileInode},
 	"fd.is_upper_layer": {Doc: "the file was written after the image was made", Type: Bool, Kinds: inodeKinds, Num: fileUpper},
+
+	"fd.containername":      {Doc: "container.id, a colon and fd.name", Kinds: fdKinds &^ KindSocket, Str: inContainer(0, fdName)},
+	"fd.containerdirectory": {Doc: "container.id, a colon and fd.directory", Kinds: fileKinds, Str: inContainer(1, fileDir)},
 
 	"fs.path.name":   {Doc: "path of the file that is opened, made, removed or changed", Path: WholePath, Kinds: pathKinds, Str: filePath},
 	"fs.path.source": {Doc: "old name of a rename or link, what a symlink points to, what a mount mounts", Kinds: pairKinds, Str: pathSource},
@@ -77,6 +82,22 @@ func fileBase(c *Context) (string, bool) {
 		return "", false
 	}
 	return path[strings.LastIndexByte(path, '/')+1:], true
+}
+
+// inContainer puts the container's id in front of a string, once for an event.
+func inContainer(slot int, get func(*Context) (string, bool)) func(*Context) (string, bool) {
+	return func(c *Context) (string, bool) {
+		s, ok := get(c)
+		if !ok {
+			return "", false
+		}
+		cache := c.cached()
+		if cache.within[slot] == "" {
+			id, _ := containerID(c)
+			cache.within[slot] = id + ":" + s
+		}
+		return cache.within[slot], true
+	}
 }
 
 // inode is the file that the event is about, if it is known which inode it is. Of a call that was told a path, that

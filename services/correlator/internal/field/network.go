@@ -27,6 +27,14 @@ var networkFields = map[string]Field{
 	"fd.connected":    {Doc: "the connection is established", Type: Bool, Kinds: peerKinds | KindConnectUnix, Num: connected},
 	"fd.name_changed": {Doc: "the event gave the socket its other end", Type: Bool, Kinds: peerKinds | KindConnectUnix, Num: func(*Context) (int64, bool) { return 1, true }},
 
+	"fd.sockfamily": {Doc: "ip or unix", Kinds: socketKinds, Str: socketFamily},
+	"fd.is_server":  {Doc: "the process is the server's end", Type: Bool, Kinds: serverKinds, Num: isServer},
+
+	"fd.sip.name": {Doc: "name by which the workload asked for the server's address", Kinds: serverKinds, Needs: KindDNSAnswer, AllNotEqual: true, AnyStr: names(server), Show: shown(names(server))},
+	"fd.cip.name": {Doc: "name by which the workload asked for the client's address", Kinds: connectedKinds, Needs: KindDNSAnswer, AllNotEqual: true, AnyStr: names(client), Show: shown(names(client))},
+	"fd.lip.name": {Doc: "name by which the workload asked for the local address", Kinds: localKinds, Needs: KindDNSAnswer, AllNotEqual: true, AnyStr: names(local), Show: shown(names(local))},
+	"fd.rip.name": {Doc: "name by which the workload asked for the remote address", Kinds: peerKinds, Needs: KindDNSAnswer, AllNotEqual: true, AnyStr: names(remote), Show: shown(names(remote))},
+
 	"fd.sip":   {Doc: "server's address", Type: Address, Kinds: serverKinds, Peer: PeerAddress, IP: address(server)},
 	"fd.cip":   {Doc: "client's address", Type: Address, Kinds: connectedKinds, IP: address(client)},
 	"fd.lip":   {Doc: "local address", Type: Address, Kinds: localKinds, IP: address(local)},
@@ -132,6 +140,33 @@ func port(end func(socket) *eventv1.SocketAddress) func(*Context) (int64, bool) 
 		s, _ := socketOf(c.Event)
 		return int64(end(s).GetPort()), end(s) != nil
 	}
+}
+
+// names asks by which names the workload looked the address of one end up.
+func names(end func(socket) *eventv1.SocketAddress) func(*Context, func(string) bool) bool {
+	return func(c *Context, match func(string) bool) bool {
+		s, _ := socketOf(c.Event)
+		ip, ok := parseIP(end(s))
+		return ok && c.Names != nil && c.Names.Any(c.Event, ip, match)
+	}
+}
+
+func socketFamily(c *Context) (string, bool) {
+	switch s, _ := socketOf(c.Event); s.family {
+	case familyUnix:
+		return "unix", true
+	case familyIPv4, familyIPv6:
+		return "ip", true
+	}
+	return "", false
+}
+
+func isServer(c *Context) (int64, bool) {
+	s, ok := socketOf(c.Event)
+	if !ok {
+		return 0, false
+	}
+	return flag(s.incoming)
 }
 
 func eitherAddress(c *Context, match func(netip.Addr) bool) bool {

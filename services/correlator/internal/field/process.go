@@ -4,11 +4,14 @@ import "strings"
 
 // processFields are proc.*: the acting process and those it descends from.
 var processFields = map[string]Field{
-	"proc.name":               {Doc: "file name of the executable", Type: Name, Str: self(name)},
+	"proc.name":               {Doc: "file name of the executable", Type: Name, Own: true, Str: self(name)},
 	"proc.exe":                {Doc: "argv[0]: what the caller says it runs", Str: self(firstArg)},
 	"proc.exepath":            {Doc: "the kernel's path of the executable", Str: self(exePath)},
 	"proc.cmdline":            {Doc: "name and arguments, separated by spaces", Str: func(c *Context) (string, bool) { return cmdline(c, 0) }},
 	"proc.args":               {Doc: "arguments after argv[0], separated by spaces", Str: func(c *Context) (string, bool) { return arguments(c, 0) }},
+	"proc.exeline":            {Doc: "argv[0] and the other arguments, separated by spaces", Str: exeLine},
+	"proc.cmdlenargs":         {Doc: "bytes of the arguments after argv[0], without the spaces between them", Type: Number, Num: argBytes},
+	"proc.exe_ino":            {Doc: "inode of the executable", Type: Number, Num: exeInode},
 	"proc.cmdnargs":           {Doc: "number of arguments after argv[0]", Type: Number, Num: argCount},
 	"proc.cwd":                {Doc: "working directory, with a slash at its end", Str: workDir},
 	"proc.pid":                {Doc: "process id in the initial pid namespace", Type: Number, Num: processID},
@@ -20,11 +23,17 @@ var processFields = map[string]Field{
 	"proc.aname":              {Doc: "proc.name of any ancestor, or of the n-th", Type: Name, arg: optionalIndex, strAt: nth(name), AnyStr: anyAncestor(name)},
 	"proc.aexe":               {Doc: "proc.exe of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(firstArg), AnyStr: anyAncestor(firstArg)},
 	"proc.aexepath":           {Doc: "proc.exepath of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(exePath), AnyStr: anyAncestor(exePath)},
+	"proc.acmdline":           {Doc: "proc.cmdline of any ancestor, or of the n-th", arg: optionalIndex, strAt: cmdline, AnyStr: anyAncestorLine},
 	"proc.apid":               {Doc: "process id of any ancestor, or of the n-th", Type: Number, arg: optionalIndex, numAt: nthID, AnyNum: anyAncestorID},
 	"proc.tty":                {Doc: "controlling terminal, 0 if none", Type: Number, Num: terminal},
 	"proc.sid":                {Doc: "process id of the session's leader", Type: Number, Num: sessionID},
 	"proc.sname":              {Doc: "name of the session's leader", Type: Name, Str: sessionStr(name)},
 	"proc.sexepath":           {Doc: "executable of the session's leader", Str: sessionStr(exePath)},
+	"proc.sid.exe":            {Doc: "proc.exe of the session's leader", Str: sessionStr(firstArg)},
+	"proc.sid.exepath":        {Doc: "the same as proc.sexepath", Str: sessionStr(exePath)},
+	"proc.is_sid_leader":      {Doc: "the process leads its session", Type: Bool, Num: property(func(p *Process) bool { return p.Session == p.Key.PID })},
+	"proc.pid.ts":             {Doc: "start of the process, nanoseconds since 1970", Type: Number, Num: func(c *Context) (int64, bool) { return started(c, c.Process) }},
+	"proc.ppid.ts":            {Doc: "start of the parent, nanoseconds since 1970", Type: Number, Num: func(c *Context) (int64, bool) { return started(c, c.parent()) }},
 	"proc.loginuid":           {Doc: "audit login user id, -1 if never set", Type: Number, Num: loginID},
 	"proc.duration":           {Doc: "nanoseconds since the process started", Type: Number, Num: func(c *Context) (int64, bool) { return age(c, c.Process) }},
 	"proc.ppid.duration":      {Doc: "nanoseconds since the parent started", Type: Number, Num: func(c *Context) (int64, bool) { return age(c, c.parent()) }},
@@ -118,7 +127,7 @@ func parentID(c *Context) (int64, bool) {
 	return int64(pid), pid != 0
 }
 
-// cmdline is put together once for an event, of the process (n = 0) or of its parent (n = 1). It
+// cmdline is of the n-th ancestor, put together once for an event for the nearest of them. It
 // begins with the name and not with argv[0], as Falco's does: argv[0] is the caller's choice.
 func cmdline(c *Context, n int) (string, bool) {
 	p := c.Process.ancestor(n)
@@ -130,10 +139,62 @@ func cmdline(c *Context, n int) (string, bool) {
 		return p.Name, true
 	}
 	cache := c.cached()
+	if n >= len(cache.cmdline) {
+		return p.Name + " " + strings.Join(args, " "), true
+	}
 	if cache.cmdline[n] == "" {
 		cache.cmdline[n] = p.Name + " " + strings.Join(args, " ")
 	}
 	return cache.cmdline[n], true
+}
+
+// anyAncestorLine asks every ancestor's command line, the parent's first.
+func anyAncestorLine(c *Context, match func(string) bool) bool {
+	p := c.parent()
+	for n := 1; p != nil && n <= maxAncestors; n++ {
+		if s, ok := cmdline(c, n); ok && match(s) {
+			return true
+		}
+		p = p.Parent
+	}
+	return false
+}
+
+// exeLine is put together once for an event.
+func exeLine(c *Context) (string, bool) {
+	if c.Process == nil || len(c.Process.Argv) == 0 {
+		return "", false
+	}
+	cache := c.cached()
+	if cache.exeLine == "" {
+		cache.exeLine = strings.Join(c.Process.Argv, " ")
+	}
+	return cache.exeLine, true
+}
+
+func argBytes(c *Context) (int64, bool) {
+	if c.Process == nil {
+		return 0, false
+	}
+	total := 0
+	for _, arg := range c.Process.args() {
+		total += len(arg)
+	}
+	return int64(total), true
+}
+
+func exeInode(c *Context) (int64, bool) {
+	if c.Process == nil || c.Process.ExeInode == 0 {
+		return 0, false
+	}
+	return number(c.Process.ExeInode), true
+}
+
+// started is when the process started, by the event's two clocks.
+func started(c *Context, p *Process) (int64, bool) {
+	old, ok := age(c, p)
+	now, known := eventRawTime(c)
+	return now - old, ok && known
 }
 
 // arguments is the tail of cmdline; present and empty if there are none.

@@ -1,6 +1,8 @@
 package field
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
@@ -29,6 +31,10 @@ var workloadFields = map[string]Field{
 	"container.image.digest":     {Doc: "digest of the image", Str: workloadStr((*findingv1.Workload).GetImageDigest)},
 	"container.type":             {Doc: "runtime that keeps the container, host for the host", Str: containerType},
 	"container.info":             {Doc: "container's id, name and image, for outputs", Str: containerInfo},
+	"container.label":            {Doc: "a label of the container: container.label[NAME]", arg: requiredKey, strKey: label},
+	"container.labels":           {Doc: "labels of the container as name:value, joined by commas", Show: showLabels, Str: labelsText},
+	"k8s.pod.uid":                {Doc: "pod's unique id", Str: podUID},
+	"k8s.pod.id":                 {Doc: "the same as k8s.pod.uid", Str: podUID},
 	"k8s.pod.name":               {Doc: "pod's name", Str: workloadStr((*findingv1.Workload).GetPodName)},
 	"k8s.ns.name":                {Doc: "pod's namespace", Str: workloadStr((*findingv1.Workload).GetPodNamespace)},
 }
@@ -71,6 +77,34 @@ func containerType(c *Context) (string, bool) {
 		return Host, true
 	}
 	return text(c.Workload.GetRuntime())
+}
+
+// podUIDLabel is what Kubernetes' runtimes put on each container of a pod.
+const podUIDLabel = "io.kubernetes.pod.uid"
+
+func podUID(c *Context) (string, bool) { return label(c, podUIDLabel) }
+
+// label is present and may be empty.
+func label(c *Context, name string) (string, bool) {
+	value, ok := c.Workload.GetLabels()[name]
+	return value, ok
+}
+
+// labelsText is for people, so it allocates; no condition should use it.
+func labelsText(c *Context) (string, bool) {
+	raw, ok := showLabels(nil, c)
+	return string(raw), ok
+}
+
+func showLabels(dst []byte, c *Context) ([]byte, bool) {
+	labels := c.Workload.GetLabels()
+	for i, name := range slices.Sorted(maps.Keys(labels)) {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(append(append(dst, name...), ':'), labels[name]...)
+	}
+	return dst, len(labels) > 0
 }
 
 // imagePart reads a part of the image reference; missing if empty.

@@ -22,10 +22,12 @@ import (
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/dnsname"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/process"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
+	"github.com/palisade-sec/palisade/services/correlator/internal/window"
 	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
 )
 
@@ -55,7 +57,11 @@ type Bookmark interface {
 
 // Deps are the parts an engine works with.
 type Deps struct {
-	Rules   *rule.Set
+	Rules *rule.Set
+	// Reloads brings other rules to go on with; nil if there will be none.
+	Reloads <-chan *rule.Set
+	// Adopted is told of rules that came so and are in force now, and must not block; nil if nobody wants to know.
+	Adopted func(*rule.Set)
 	Batches <-chan *subscription.Batch
 	Runtime Runtime
 	Sink    Sink
@@ -81,6 +87,10 @@ type Engine struct {
 	matches *Matches
 	metrics *metrics
 	tracer  trace.Tracer
+
+	// windows count for rules that ask for several matches, names are what workloads' addresses are called.
+	windows *window.Counter
+	names   *dnsname.Cache
 
 	stream stream
 	// losers are the workloads of cgroups that records are missing of, until the next sweep; nil for one nobody knows.
@@ -117,6 +127,7 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, deps: deps, tree: process.New(cfg.Processes.KeepExited), held: newHolds(cfg.Hold.Events),
 		matches: newMatches(deps.Rules), metrics: m, losers: map[uint64]*findingv1.Workload{}, now: time.Now,
+		windows: window.New(), names: dnsname.New(),
 		tracer: otel.Tracer("github.com/palisade-sec/palisade/services/correlator"),
 	}
 	e.index = workload.NewIndex(workload.Config{
@@ -131,6 +142,7 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 			}
 		},
 	}, e.tree)
+	e.judged.context.Names = e.names
 	e.stream.resume(deps.Seen)
 	e.yield = func(r *rule.Rule) { e.judged.found = append(e.judged.found, r) }
 	return e, nil
@@ -155,6 +167,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			if e.index.Apply(update) {
 				err = e.retry(ctx)
 			}
+		case set := <-e.deps.Reloads:
+			e.adopt(set)
 		case <-timer.C: // something has waited long enough
 		case <-sweep.C:
 			e.index.Sweep()
@@ -219,6 +233,9 @@ func (e *Engine) batch(ctx context.Context, b *subscription.Batch) error {
 func (e *Engine) event(ctx context.Context, s subject) error {
 	if err := e.aboutCollector(ctx, s); err != nil {
 		return err
+	}
+	if s.event.GetDns() != nil {
+		e.names.Learn(s.event)
 	}
 	entry := e.tree.Apply(s.event)
 	switch {

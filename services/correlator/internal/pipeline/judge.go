@@ -10,6 +10,7 @@ import (
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
+	"github.com/palisade-sec/palisade/services/correlator/internal/window"
 )
 
 // judge runs the rules over an event, if it is known whose it is. It returns false if that is worth waiting for.
@@ -30,9 +31,17 @@ func (e *Engine) judge(ctx context.Context, s subject) (bool, error) {
 	return true, nil
 }
 
-// found makes a finding of a rule that the subject under judgement matches, and sends it on its way.
+// found makes a finding of a rule that the subject under judgement matches, and sends it on its way. A rule that asks for several
+// matches has one only of the match that completes them.
 func (e *Engine) found(ctx context.Context, r *rule.Rule) error {
 	e.matches.add(r)
+	if w := r.Window; w.Times > 0 {
+		j := &e.judged
+		key := window.Key{Rule: r.Name, Workload: workloadKey(j.context.Workload, j.place.CgroupID)}
+		if !e.windows.Add(key, j.event.GetBoottimeNs(), w.Times, uint64(w.Within)) { //nolint:gosec // not negative
+			return nil
+		}
+	}
 	item := delivery.Item{Finding: e.finding(r)}
 	if word := effectWord(r.Effect); word != "" {
 		e.act(&item, word)
@@ -40,6 +49,17 @@ func (e *Engine) found(ctx context.Context, r *rule.Rule) error {
 		item.Alike = true
 	}
 	return e.put(ctx, e.judged.subject, item)
+}
+
+// workloadKey tells workloads apart: a container by its id, the host by none, and those that nobody has claimed by their cgroup.
+func workloadKey(w *findingv1.Workload, cgroupID uint64) string {
+	switch {
+	case w.GetContainerId() != "":
+		return w.GetContainerId()
+	case w.GetMetadata() == findingv1.MetadataState_METADATA_STATE_HOST:
+		return ""
+	}
+	return "cgroup " + decimal(cgroupID)
 }
 
 // put hands a finding over. Its batch waits for it.

@@ -148,7 +148,7 @@ func withSlash(directory string) string {
 func fill(image *field.Process, e *eventv1.Event, x *eventv1.Exec) {
 	exe := x.GetExe()
 	image.Name = field.NameOf(exe.GetPath(), e.GetComm(), x.GetArgv())
-	image.Exe = exe.GetPath()
+	image.Exe, image.ExeInode = exe.GetPath(), exe.GetInode()
 	image.Argv = keepArgv(x.GetArgv())
 	image.ArgvCut = x.GetArgvTruncated() || !sameLength(image.Argv, x.GetArgv())
 	image.Cwd = withSlash(x.GetCwd())

@@ -1,8 +1,6 @@
 package rule_test
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,6 +10,7 @@ import (
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
+	"github.com/palisade-sec/palisade/services/correlator/rules"
 )
 
 // byName opens a file as a process of that name.
@@ -127,12 +126,21 @@ func TestMatchOrderAndCollectorEvents(t *testing.T) {
 	}
 }
 
-func TestMatchDoesNotAllocate(t *testing.T) {
-	data, err := os.ReadFile(filepath.Join("..", "..", "rules", "palisade.yaml"))
+// palisadeRules is the built-in pack.
+func palisadeRules(t testing.TB) []rule.Source {
+	t.Helper()
+	sources, err := rules.Sources()
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, _ := mustLoad(t, string(data))
+	return sources
+}
+
+func TestMatchDoesNotAllocate(t *testing.T) {
+	set, _, err := rule.Load(palisadeRules(t)...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	contexts := benchContexts()
 	allocs := testing.AllocsPerRun(100, func() {
 		for _, c := range contexts {
@@ -144,12 +152,8 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 	}
 }
 
-func BenchmarkMatchPalisade(b *testing.B) {
-	data, err := os.ReadFile(filepath.Join("..", "..", "rules", "palisade.yaml"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	benchmarkMatch(b, rule.Source{Name: "palisade.yaml", Data: data})
-}
+func BenchmarkMatchPalisade(b *testing.B) { benchmarkMatch(b, palisadeRules(b)...) }
 
 func BenchmarkMatchFalco(b *testing.B) { benchmarkMatch(b, falcoRules(b)) }
+
+func BenchmarkMatchBoth(b *testing.B) { benchmarkMatch(b, append(palisadeRules(b), falcoRules(b))...) }

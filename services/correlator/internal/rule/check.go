@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/palisade-sec/palisade/services/correlator/internal/byname"
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
@@ -13,7 +14,7 @@ import (
 
 // check compiles one comparison.
 func (c *compiler) check(n *condition.Check) compiled {
-	out := compiled{known: never, size: 1, paths: interest.Everything(), peers: interest.Everybody()}
+	out := compiled{known: never, size: 1, paths: interest.Everything(), peers: interest.Everybody(), names: byname.Any()}
 	f, ok := c.operand(n.Left, &out)
 	if !ok {
 		return out
@@ -65,20 +66,27 @@ func (c *compiler) check(n *condition.Check) compiled {
 func (c *compiler) operand(o condition.Operand, out *compiled) (field.Field, bool) {
 	at := c.text.place(o.Offset)
 	f, err := field.Lookup(o.Field, o.Arg, o.HasArg)
-	if errors.Is(err, field.ErrUnknown) {
-		out.notes = append(out.notes, note{place: at, field: o.Field, msg: err.Error(), unknown: true})
+	if lack := lackOf(err); lack != Nothing {
+		out.notes = append(out.notes, note{place: at, field: o.Field, msg: err.Error(), lacks: lack})
 		return f, false
 	}
 	if err != nil {
 		c.fail(at, "%v", err)
 		return f, false
 	}
-	f, missing := c.transformed(f, o)
-	if missing != nil {
-		out.notes = append(out.notes, *missing)
-		return f, false
+	out.needs |= f.Needs
+	return c.transformed(f, o), true
+}
+
+// lackOf says which kind of missing field an error of field.Lookup is about, Nothing if it is no such error.
+func lackOf(err error) Lack {
+	switch {
+	case errors.Is(err, field.ErrUnknown):
+		return UnknownField
+	case errors.Is(err, field.ErrNoSource):
+		return FieldWithoutSource
 	}
-	return f, true
+	return Nothing
 }
 
 // wrongOp reports an operator that the field's type does not have.
@@ -154,6 +162,9 @@ func (c *compiler) strings(n *condition.Check, f field.Field, out *compiled) pre
 	if err != nil {
 		c.fail(c.text.place(n.Values[0].Offset), "%v", err)
 		return nil
+	}
+	if f.Own && (n.Op == condition.Equal || n.Op == condition.In || n.Op == condition.Intersects) {
+		out.names = byname.Of(values)
 	}
 	if c.sample != nil {
 		out.paths = interest.Matching(f.Path, n.Op, values)

@@ -1,9 +1,11 @@
 package rule
 
 import (
+	"encoding/base64"
 	"strings"
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/byname"
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
@@ -27,10 +29,14 @@ type compiled struct {
 	match predicate // set if known is depends
 	size  int       // checks, those of macros counted each time
 	notes []note
+	// needs are kinds of events that must be recorded for the condition to have what it compares, if known is depends.
+	needs field.Kinds
 	// paths hold every file of whose opening the condition can be true, if known is depends.
 	paths interest.Paths
 	// peers hold the far end of every outgoing connection of which it can be, if known is depends.
 	peers interest.Peers
+	// names hold those of every process of whose events it can be, if known is depends.
+	names byname.Names
 }
 
 // reach is the files of whose opening the condition can be true.
@@ -55,6 +61,26 @@ func (c compiled) reachPeers() interest.Peers {
 	default:
 		return c.peers
 	}
+}
+
+// reachNames is the names of the processes of whose events the condition can be true.
+func (c compiled) reachNames() byname.Names {
+	switch c.known {
+	case never:
+		return byname.Names{}
+	case always:
+		return byname.Any()
+	default:
+		return c.names
+	}
+}
+
+// within is the condition with a look at the path first, which is cheaper than most conditions.
+func (c compiled) within(paths interest.Paths) compiled {
+	if match := c.match; c.known == depends && !paths.All {
+		c.match = func(c *field.Context) bool { return paths.Has(c.Event.GetFileOpen().GetFile().GetPath()) && match(c) }
+	}
+	return c
 }
 
 // predicate is the condition as a function, whatever is known of it.
@@ -183,17 +209,19 @@ func (c *compiler) macro(m *macro) compiled {
 
 // all is true if every term is. Terms known to be true drop out; one known to be false decides.
 func all(terms []compiled) compiled {
-	out := compiled{known: always, paths: interest.Everything(), peers: interest.Everybody()}
+	out := compiled{known: always, paths: interest.Everything(), peers: interest.Everybody(), names: byname.Any()}
 	var rest []predicate
 	for _, t := range terms {
 		out.size += t.size
 		out.paths, out.peers = out.paths.And(t.reach()), out.peers.And(t.reachPeers())
+		out.names = out.names.And(t.reachNames())
 		out.notes = appendNotes(out.notes, t.notes)
 		switch {
 		case t.known == never:
 			out.known = never
 		case t.known == depends && out.known != never:
 			out.known = depends
+			out.needs |= t.needs
 			rest = append(rest, t.match)
 		}
 	}
@@ -227,12 +255,14 @@ func oneOf(terms []compiled) compiled {
 	for _, t := range terms {
 		out.size += t.size
 		out.paths, out.peers = out.paths.Or(t.reach()), out.peers.Or(t.reachPeers())
+		out.names = out.names.Or(t.reachNames())
 		out.notes = appendNotes(out.notes, t.notes)
 		switch {
 		case t.known == always:
 			out.known = always
 		case t.known == depends && out.known != always:
 			out.known = depends
+			out.needs |= t.needs
 			rest = append(rest, t.match)
 		}
 	}
@@ -260,7 +290,7 @@ func oneOf(terms []compiled) compiled {
 
 // not may be true of any file or peer: its term holds more of them than those of which the condition is true.
 func not(t compiled) compiled {
-	t.paths, t.peers = interest.Everything(), interest.Everybody()
+	t.paths, t.peers, t.names = interest.Everything(), interest.Everybody(), byname.Any()
 	switch t.known {
 	case never:
 		t.known = always
@@ -271,13 +301,6 @@ func not(t compiled) compiled {
 		t.match = func(c *field.Context) bool { return !match(c) }
 	}
 	return t
-}
-
-// maxNotes bounds what is kept of a macro that is named over and over.
-const maxNotes = 1000
-
-func appendNotes(notes, more []note) []note {
-	return append(notes, more[:min(len(more), max(0, maxNotes-len(notes)))]...)
 }
 
 // values are the constants of a check, with names of lists replaced by their items.
@@ -298,46 +321,56 @@ func (c *compiler) values(n *condition.Check) []string {
 	return values
 }
 
-// transformed is an operand's value after its functions. Those that are not provided come back as
-// a note.
-func (c *compiler) transformed(f field.Field, o condition.Operand) (field.Field, *note) {
+// transformed is an operand's value after its functions.
+func (c *compiler) transformed(f field.Field, o condition.Operand) field.Field {
 	for _, name := range o.Transforms {
 		apply := stringTransforms[name]
 		switch {
 		case f.Str == nil && f.AnyStr == nil || f.Type != field.String && f.Type != field.Name:
 			c.fail(c.text.place(o.Offset), "%s applies to strings, %s is %s", name, o.Field, f.Type)
-			return f, nil
+			return f
 		case name == "len":
 			f = length(f)
-		case apply == nil:
-			return f, &note{place: c.text.place(o.Offset), field: o.Field, msg: name + "(" + o.Field + ") is not provided"}
 		default:
 			f = mapped(f, apply)
 		}
 	}
-	return f, nil
+	return f
 }
 
-// stringTransforms are the functions from string to string.
-var stringTransforms = map[string]func(string) string{
-	"tolower":  strings.ToLower,
-	"toupper":  strings.ToUpper,
-	"basename": func(s string) string { return s[strings.LastIndexByte(s, '/')+1:] },
+// stringTransforms are the functions from string to string. One that fails leaves no value.
+var stringTransforms = map[string]func(string) (string, bool){
+	"tolower":  func(s string) (string, bool) { return strings.ToLower(s), true },
+	"toupper":  func(s string) (string, bool) { return strings.ToUpper(s), true },
+	"basename": func(s string) (string, bool) { return s[strings.LastIndexByte(s, '/')+1:], true },
+	"b64":      fromBase64,
+}
+
+// fromBase64 decodes with or without padding.
+func fromBase64(s string) (string, bool) {
+	raw, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(s, "="))
+	return string(raw), err == nil
 }
 
 // mapped is the field with its values changed. Its kind of string and its known values are those
 // of the field no longer.
-func mapped(f field.Field, apply func(string) string) field.Field {
-	out := field.Field{Type: field.String, Kinds: f.Kinds, Deprecated: f.Deprecated}
+func mapped(f field.Field, apply func(string) (string, bool)) field.Field {
+	out := field.Field{Type: field.String, Kinds: f.Kinds, Needs: f.Needs, AllNotEqual: f.AllNotEqual, Deprecated: f.Deprecated}
 	if str := f.Str; str != nil {
 		out.Str = func(c *field.Context) (string, bool) {
 			s, ok := str(c)
-			return apply(s), ok
+			if !ok {
+				return "", false
+			}
+			return apply(s)
 		}
 	}
 	if anyStr := f.AnyStr; anyStr != nil {
 		out.AnyStr = func(c *field.Context, match func(string) bool) bool {
-			return anyStr(c, func(s string) bool { return match(apply(s)) })
+			return anyStr(c, func(s string) bool {
+				s, ok := apply(s)
+				return ok && match(s)
+			})
 		}
 	}
 	return out
@@ -345,7 +378,7 @@ func mapped(f field.Field, apply func(string) string) field.Field {
 
 // length is the number of bytes of a string field.
 func length(f field.Field) field.Field {
-	out := field.Field{Type: field.Number, Kinds: f.Kinds, Deprecated: f.Deprecated}
+	out := field.Field{Type: field.Number, Kinds: f.Kinds, Needs: f.Needs, AllNotEqual: f.AllNotEqual, Deprecated: f.Deprecated}
 	if str := f.Str; str != nil {
 		out.Num = func(c *field.Context) (int64, bool) {
 			s, ok := str(c)

@@ -2,9 +2,12 @@ package rule
 
 import (
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 )
 
 func contains(keys []string, key string) bool { return slices.Contains(keys, key) }
@@ -65,6 +68,9 @@ func (l *loader) define(m mapping, name string, old *definition) {
 	}
 	l.setPriority(d, m)
 	l.setEffect(d, m)
+	l.setWindow(d, m)
+	l.setIncident(d, m)
+	d.samples = l.samples(m, samples{})
 	d.exceptions = l.exceptions(m, nil)
 	if !condOK || !outputOK || !descOK || !priorityOK {
 		return
@@ -109,6 +115,51 @@ func (l *loader) setEffect(d *definition, m mapping) {
 	}
 }
 
+// Limits of a window.
+const (
+	maxTimes  = 1000
+	maxWithin = 24 * time.Hour
+)
+
+// setWindow reads {times: N, within: DURATION}.
+func (l *loader) setWindow(d *definition, m mapping) {
+	if !m.has("window") {
+		return
+	}
+	w, ok := l.mapping(m.file, m.values["window"], "window")
+	if !ok || !l.only(w, "window", "times", "within") {
+		return
+	}
+	times, timesOK := l.required(w, "window", "times")
+	within, withinOK := l.required(w, "window", "within")
+	if !timesOK || !withinOK {
+		return
+	}
+	n, err := strconv.Atoi(times.node.Value)
+	if err != nil || n < 2 || n > maxTimes {
+		l.fail(times.place(), "times must be a number from 2 to %d, not %q", maxTimes, times.node.Value)
+		return
+	}
+	t, err := time.ParseDuration(within.node.Value)
+	if err != nil || t <= 0 || t > maxWithin {
+		l.fail(within.place(), "within must be a time above 0 and at most 24h, as in 30s or 5m, not %q", within.node.Value)
+		return
+	}
+	d.window = Window{Times: n, Within: t}
+}
+
+func (l *loader) setIncident(d *definition, m mapping) {
+	s, ok := l.scalar(m, "incident")
+	if !ok {
+		return
+	}
+	if !condition.IsName(s.node.Value) {
+		l.fail(s.place(), "incident must be one word of letters, digits and _, not %q", s.node.Value)
+		return
+	}
+	d.incident = s.node.Value
+}
+
 // appendTo is the older form of appending, which knows two keys. Falco passes over the others, so
 // they are only warned of.
 func (l *loader) appendTo(d *definition, m mapping) {
@@ -136,11 +187,15 @@ func (l *loader) overrideIn(d *definition, m mapping, over map[string]string) {
 			return
 		}
 	}
-	if over["priority"] != "" {
-		l.setPriority(d, m)
-	}
-	if over["effect"] != "" {
-		l.setEffect(d, m)
+	l.setPriority(d, m)
+	l.setEffect(d, m)
+	l.setWindow(d, m)
+	l.setIncident(d, m)
+	switch over["samples"] {
+	case opReplace:
+		d.samples = l.samples(m, samples{})
+	case opAppend:
+		d.samples = l.samples(m, d.samples)
 	}
 	d.enabled = l.boolean(m, "enabled", d.enabled)
 	d.warnTypes = l.boolean(m, "warn_evttypes", d.warnTypes)

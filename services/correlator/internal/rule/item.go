@@ -30,18 +30,21 @@ type definition struct {
 	warnTypes   bool
 	skipUnknown bool
 	exceptions  []exception
+	window      Window
+	incident    string
+	samples     samples
 }
 
 // Keys of a rule, and which of them override may name.
 var (
 	ruleKeys = []string{
-		"rule", "desc", "condition", "output", "priority", "enabled", "tags", "source", "effect",
+		"rule", "desc", "condition", "output", "priority", "enabled", "tags", "source", "effect", "window", "incident", "samples",
 		"exceptions", "append", "override", "warn_evttypes", "skip-if-unknown-filter",
 		"capture", "capture_duration",
 	}
-	appendable  = []string{"condition", "output", "desc", "tags", "exceptions"}
+	appendable  = []string{"condition", "output", "desc", "tags", "exceptions", "samples"}
 	replaceable = []string{
-		"condition", "output", "desc", "tags", "exceptions", "priority", "enabled", "effect",
+		"condition", "output", "desc", "tags", "exceptions", "priority", "enabled", "effect", "window", "incident", "samples",
 		"warn_evttypes", "skip-if-unknown-filter",
 	}
 )
@@ -70,6 +73,7 @@ var effects = map[string]findingv1.Effect{
 // read takes in one file.
 func (l *loader) read(src Source, f *file) {
 	l.aliased, l.flooded = 0, false
+	l.files = append(l.files, FileCount{Name: f.name})
 	for _, root := range l.documents(src, f) {
 		switch {
 		case root.ShortTag() == "!!null":
@@ -89,13 +93,17 @@ func (l *loader) read(src Source, f *file) {
 // item takes in one element of a file.
 func (l *loader) item(f *file, node *yaml.Node) {
 	m, ok := l.mapping(f, node, "item")
+	count := &l.files[len(l.files)-1]
 	switch {
 	case !ok:
 	case m.has("rule"):
+		count.Rules++
 		l.rule(m)
 	case m.has("macro"):
+		count.Macros++
 		l.macro(m)
 	case m.has("list"):
+		count.Lists++
 		l.list(m)
 	case m.has("required_engine_version"):
 		l.engine(m)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/byname"
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
@@ -50,6 +51,10 @@ type loader struct {
 
 	aliased int
 	flooded bool
+
+	// detailed asks for each rule's Detail.
+	detailed bool
+	files    []FileCount
 }
 
 func newLoader() *loader {
@@ -156,9 +161,13 @@ func (l *loader) compile() *Set {
 	for i := range c.accesses {
 		c.accesses[i] = newAccessCompiler(l, interest.Access(i))
 	}
-	set := &Set{}
+	set := &Set{files: l.files}
+	var found slots
 	for _, d := range l.rules {
-		set.add(l.compileRule(d, c))
+		set.add(l.compileRule(d, c), &found)
+	}
+	for i, entries := range found {
+		set.candidates[i] = byname.New(entries)
 	}
 	return set
 }
@@ -171,26 +180,31 @@ type compilers struct {
 	accesses [interest.NumAccesses]*compiler
 }
 
-// compiledRule is a rule with its condition for each kind of event, nil for kinds that can not
-// match, the files of whose opening it can be true, and the peers of outgoing connections.
+// slots are candidates, each with the names of processes that it is for.
+type slots [numSlots][]byname.Entry[candidate]
+
+// compiledRule is a rule with its condition for each slot that it can match in, the files of whose opening it can be true, and the
+// peers of outgoing connections.
 type compiledRule struct {
 	rule   *Rule
-	byKind [field.NumKinds]predicate
+	bySlot [numSlots]compiled
 	opens  interest.Opens
 	peers  interest.Peers
+	needs  field.Kinds
 }
 
-func (s *Set) add(c compiledRule) {
+func (s *Set) add(c compiledRule, found *slots) {
 	s.rules = append(s.rules, c.rule)
 	if !c.rule.Enabled {
 		return
 	}
-	for i, match := range c.byKind {
-		if match != nil {
-			s.byKind[i] = append(s.byKind[i], candidate{c.rule, match})
+	for i, condition := range c.bySlot {
+		if condition.known != never {
+			found[i] = append(found[i], byname.Entry[candidate]{Names: condition.reachNames(), Value: candidate{c.rule, condition.predicate()}})
 		}
 	}
-	s.opens, s.peers = s.opens.Or(c.opens), s.peers.Or(c.peers)
+	s.kinds |= c.rule.Kinds
+	s.opens, s.peers, s.needs = s.opens.Or(c.opens), s.peers.Or(c.peers), s.needs|c.needs
 }
 
 // compileRule compiles a rule for all kinds at once, which finds what is wrong with it, and then
@@ -198,7 +212,8 @@ func (s *Set) add(c compiledRule) {
 func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 	r := &Rule{
 		Name: d.name, Description: d.description, Priority: d.priority, Effect: d.effect, Tags: d.tags,
-		Condition: strings.TrimSpace(d.condition.value), Position: d.place.position(), Enabled: d.enabled && d.effect != findingv1.Effect_EFFECT_DISABLE,
+		Condition: strings.TrimSpace(d.condition.value), Position: d.place.position(), Window: d.window, Incident: d.incident,
+		Enabled: d.enabled && d.effect != findingv1.Effect_EFFECT_DISABLE,
 	}
 	if d.source != syscallSource {
 		r.Enabled = false
@@ -206,6 +221,9 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 		return compiledRule{rule: r}
 	}
 	c := compiledRule{rule: r}
+	for i := range c.bySlot {
+		c.bySlot[i].known = never
+	}
 	trees := l.trees(d)
 	all := by.check.rule(trees)
 	var outputNotes []note
@@ -217,7 +235,8 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 		}
 		if match := kind.rule(trees); match.known != never {
 			r.Kinds |= 1 << i
-			c.byKind[i] = match.predicate()
+			c.bySlot[i] = match
+			c.needs |= match.needs
 			if kind.kinds.Has(field.KindConnect | field.KindSend) {
 				c.peers = c.peers.Or(match.reachPeers())
 			}
@@ -225,11 +244,15 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 	}
 	if r.Kinds.Has(field.KindFileOpen) {
 		for i, access := range by.accesses {
-			c.opens[i] = access.rule(trees).reach()
+			match := access.rule(trees)
+			c.opens[i], c.bySlot[field.NumKinds+i] = match.reach(), match.within(match.reach())
 		}
 	}
 	if len(l.errs) == 0 {
 		l.report(d, r, append(all.notes, outputNotes...))
+		if l.detailed {
+			r.Detail = l.detail(d, trees, c)
+		}
 	}
 	return c
 }
@@ -237,17 +260,17 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 // report turns notes into warnings of the rule, and adds those about the rule as a whole.
 func (l *loader) report(d *definition, r *Rule, notes []note) {
 	seen := map[note]bool{}
-	unknown := false
+	lacking := false
 	for _, n := range notes {
 		if seen[n] {
 			continue
 		}
 		seen[n] = true
-		unknown = unknown || n.unknown
-		l.warn(Warning{Position: n.place.position(), Rule: d.name, Field: n.field, Msg: n.msg})
+		lacking = lacking || n.lacks != Nothing
+		l.warn(Warning{Position: n.place.position(), Rule: d.name, Field: n.field, Msg: n.msg, Lacks: n.lacks})
 	}
 	w := Warning{Position: r.Position, Rule: d.name}
-	if unknown && d.skipUnknown {
+	if lacking && d.skipUnknown {
 		r.Enabled = false
 		w.Msg = "rule is off: it names an unknown field and says skip-if-unknown-filter"
 		l.warn(w)
@@ -269,6 +292,7 @@ type located struct {
 	tree    condition.Node
 	text    text
 	negated bool
+	name    string // of an exception
 }
 
 // trees are the conditions that must all be true for the rule to match: its own, and for each
@@ -277,7 +301,7 @@ func (l *loader) trees(d *definition) []located {
 	trees := []located{{tree: l.parse(d.condition), text: d.condition}}
 	for _, x := range d.exceptions {
 		if tree, t := l.exceptionTree(x); tree != nil {
-			trees = append(trees, located{tree: tree, text: t, negated: true})
+			trees = append(trees, located{tree: tree, text: t, negated: true, name: x.name})
 		}
 	}
 	return trees
@@ -285,10 +309,17 @@ func (l *loader) trees(d *definition) []located {
 
 // note is a warning that does not know its rule yet, since it may come from a shared macro.
 type note struct {
-	place   place
-	field   string
-	msg     string
-	unknown bool // the field is not provided at all
+	place place
+	field string
+	msg   string
+	lacks Lack
+}
+
+// maxNotes bounds what is kept of a macro that is named over and over.
+const maxNotes = 1000
+
+func appendNotes(notes, more []note) []note {
+	return append(notes, more[:min(len(more), max(0, maxNotes-len(notes)))]...)
 }
 
 // quoteList is names in quotes for a message.

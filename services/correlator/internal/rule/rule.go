@@ -22,8 +22,15 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"strings"
+	"time"
+	"unicode"
 
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/byname"
+	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
+	"github.com/palisade-sec/palisade/services/correlator/internal/escape"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
 )
@@ -41,10 +48,23 @@ type Rule struct {
 	// Enabled is false for a rule that no event matches: switched off, of effect disable, of a
 	// source that is not provided, or skipped for an unknown field.
 	Enabled bool
+	// Window says how often the condition must be true before there is a finding; the zero value is once.
+	Window Window
+	// Incident is the key by which findings belong together, empty if the rule has none.
+	Incident string
 	// Kinds are the kinds of event the condition can be true of, even if the rule is not enabled.
 	Kinds field.Kinds
 
+	// Detail is nil but from LoadDetailed.
+	Detail *Detail
+
 	output template
+}
+
+// Window is a number of matches in the same workload within a time.
+type Window struct {
+	Times  int
+	Within time.Duration
 }
 
 // Output is the rule's output text for the event. Control characters in values are escaped, so a
@@ -54,12 +74,23 @@ func (r *Rule) Output(c *field.Context) string { return string(r.output.appendTo
 // Set is the rules of some files, compiled. It does not change, so any number of goroutines may
 // use it, each with its own Context.
 type Set struct {
-	rules  []*Rule
-	byKind [field.NumKinds][]candidate
+	rules []*Rule
+	files []FileCount
+	// candidates are by slotOf the event.
+	candidates [numSlots]byname.Index[candidate]
+	kinds      field.Kinds
 	// opens hold every file of whose opening an enabled rule can be true.
 	opens interest.Opens
 	// peers hold the far end of every outgoing connection of which one can be.
 	peers interest.Peers
+	// needs are kinds of events that enabled rules compare with, whether or not they match them.
+	needs field.Kinds
+}
+
+// FileCount is how many items stand in a file, those that change another file's included.
+type FileCount struct {
+	Name                 string
+	Rules, Macros, Lists int
 }
 
 // candidate is a rule that can match a kind of event, with its condition compiled for that kind.
@@ -70,8 +101,16 @@ type candidate struct {
 
 // Load reads and compiles rule files. All that is wrong with them is in the error, each fault an
 // *Error, joined in the order of the files; the Set is then nil. Warnings are in the same order.
-func Load(files ...Source) (*Set, []Warning, error) {
+func Load(files ...Source) (*Set, []Warning, error) { return newLoader().load(files) }
+
+// LoadDetailed is Load with each rule's Detail, for people's questions.
+func LoadDetailed(files ...Source) (*Set, []Warning, error) {
 	l := newLoader()
+	l.detailed = true
+	return l.load(files)
+}
+
+func (l *loader) load(files []Source) (*Set, []Warning, error) {
 	for i, src := range files {
 		f := newFile(src, i)
 		l.order[f.name] = i
@@ -100,30 +139,133 @@ func comparePositions(a, b Position) int {
 
 // Match calls yield for every enabled rule that the event matches, in the order of the files.
 func (s *Set) Match(c *field.Context, yield func(*Rule)) {
-	i := field.KindOf(c.Event).Index()
+	i := slotOf(c.Event)
 	if i < 0 {
 		return
 	}
-	for _, candidate := range s.byKind[i] {
+	name := ""
+	if c.Process != nil {
+		name = c.Process.Name
+	}
+	for _, candidate := range s.candidates[i].For(name) {
 		if candidate.match(c) {
 			yield(candidate.rule)
 		}
 	}
 }
 
+// numSlots is a slot for each kind of event, and one for each kind of access of an open: most rules are about one of them.
+const numSlots = field.NumKinds + int(interest.NumAccesses)
+
+// slotOf is where the candidates for an event are, -1 for an event that no rule sees.
+func slotOf(e *eventv1.Event) int {
+	if open := e.GetFileOpen(); open != nil {
+		return field.NumKinds + int(interest.AccessOf(open.GetFlags()))
+	}
+	return field.KindOf(e).Index()
+}
+
 // Rules are all rules, enabled or not, in the order of the files. The caller must not change them.
 func (s *Set) Rules() []*Rule { return s.rules }
 
+// Files are what was loaded, in order.
+func (s *Set) Files() []FileCount { return s.files }
+
 // Interest is what the set needs of the kernel.
-func (s *Set) Interest() interest.Interest { return interest.New(s.Kinds(), s.opens, s.peers) }
+func (s *Set) Interest() interest.Interest { return interest.New(s.Kinds()|s.needs, s.opens, s.peers) }
 
 // Kinds are the kinds of event that any enabled rule can match.
-func (s *Set) Kinds() field.Kinds {
-	var kinds field.Kinds
-	for i, candidates := range s.byKind {
-		if len(candidates) > 0 {
-			kinds |= 1 << i
+func (s *Set) Kinds() field.Kinds { return s.kinds }
+
+// missing stands for a field without a value, as Falco writes it.
+const missing = "<NA>"
+
+// template is a compiled output: literal text and fields in turn.
+type template []piece
+
+// piece is a literal, or a field and what is done to its value.
+type piece struct {
+	literal string
+	field   *field.Field
+	apply   []func(string) (string, bool)
+}
+
+// compileOutput reads a rule's output. A percent sign that no field follows stands for itself, and
+// so do two of them, once.
+func (l *loader) compileOutput(t text) (template, []note) {
+	var tpl template
+	var notes []note
+	var literal strings.Builder
+	s := strings.TrimRight(t.value, " \t\n")
+	for i := strings.IndexFunc(s, func(r rune) bool { return !unicode.IsSpace(r) }); i >= 0 && i < len(s); {
+		if s[i] != '%' {
+			literal.WriteByte(s[i])
+			i++
+			continue
 		}
+		operand, size, err := condition.ParseOperand(s[i+1:])
+		if err != nil || size == 0 || unicode.IsSpace(rune(s[i+1])) {
+			literal.WriteByte('%')
+			i++
+			if strings.HasPrefix(s[i:], "%") {
+				i++
+			}
+			continue
+		}
+		p, n := l.outputField(t.place(i), operand)
+		if n != nil {
+			notes = append(notes, *n)
+		}
+		tpl = append(tpl, piece{literal: literal.String()}, p)
+		literal.Reset()
+		i += 1 + size
 	}
-	return kinds
+	return append(tpl, piece{literal: literal.String()}), notes
+}
+
+// outputField compiles one field of an output. What can not be shown is a literal <NA> and a note.
+func (l *loader) outputField(at place, o condition.Operand) (piece, *note) {
+	na := piece{literal: missing}
+	f, err := field.Lookup(o.Field, o.Arg, o.HasArg)
+	switch lack := lackOf(err); {
+	case lack != Nothing:
+		return na, &note{place: at, field: o.Field, msg: "output: " + err.Error(), lacks: lack}
+	case err != nil:
+		l.fail(at, "output: %v", err)
+		return na, nil
+	case f.Str == nil && f.Num == nil && f.IP == nil && f.Show == nil:
+		return na, &note{place: at, field: o.Field, msg: "output: " + o.Field + " has several values; give an index"}
+	}
+	p := piece{field: &f}
+	for _, name := range o.Transforms {
+		apply := stringTransforms[name]
+		if apply == nil {
+			return na, &note{place: at, field: o.Field, msg: "output: " + name + "(" + o.Field + ") is not provided"}
+		}
+		p.apply = append(p.apply, apply)
+	}
+	return p, nil
+}
+
+func (t template) appendTo(dst []byte, c *field.Context) []byte {
+	for _, p := range t {
+		if p.field == nil {
+			dst = append(dst, p.literal...)
+			continue
+		}
+		raw, ok := p.field.AppendText(nil, c)
+		if !ok {
+			dst = append(dst, missing...)
+			continue
+		}
+		value := string(raw)
+		for _, apply := range p.apply {
+			if value, ok = apply(value); !ok {
+				value = missing
+				break
+			}
+		}
+		dst = escape.Append(dst, value)
+	}
+	return dst
 }

@@ -61,7 +61,21 @@ type Warning struct {
 	// Field is the field's name, empty if the warning is about none.
 	Field string
 	Msg   string
+	// Lacks says what the Field lacks, Nothing for other warnings.
+	Lacks Lack
 }
+
+// Lack is why a field has no value in any event.
+type Lack uint8
+
+// The kinds of lack.
+const (
+	Nothing Lack = iota
+	// UnknownField is a name that we do not know.
+	UnknownField
+	// FieldWithoutSource is Falco's, but nothing tells us its value yet.
+	FieldWithoutSource
+)
 
 // String is the warning in one line.
 func (w Warning) String() string {

@@ -20,18 +20,20 @@ func Callers() rpc.Callers {
 	}
 }
 
-// Counter says how often a rule matched. It must be safe for concurrent use.
-type Counter interface{ Of(r *rule.Rule) uint64 }
+// Rules are those in force, and how often each matched. They must be safe for concurrent use.
+type Rules interface {
+	Set() *rule.Set
+	Of(r *rule.Rule) uint64
+}
 
 // Server is RuleService.
 type Server struct {
 	correlatorv1.UnimplementedRuleServiceServer
-	rules   *rule.Set
-	matches Counter
+	rules Rules
 }
 
-// New returns a server over compiled rules.
-func New(rules *rule.Set, matches Counter) *Server { return &Server{rules: rules, matches: matches} }
+// New returns a server of the rules in force.
+func New(rules Rules) *Server { return &Server{rules: rules} }
 
 // Register adds the service to a server.
 func (s *Server) Register(registrar grpc.ServiceRegistrar) {
@@ -41,14 +43,14 @@ func (s *Server) Register(registrar grpc.ServiceRegistrar) {
 // ListRules returns every rule, in the order of the files. One that is switched off has the effect disable.
 func (s *Server) ListRules(context.Context, *correlatorv1.ListRulesRequest) (*correlatorv1.ListRulesResponse, error) {
 	answer := &correlatorv1.ListRulesResponse{}
-	for _, r := range s.rules.Rules() {
+	for _, r := range s.rules.Set().Rules() {
 		effect := word(r.Effect.String(), "EFFECT_")
 		if !r.Enabled {
 			effect = "disable"
 		}
 		answer.Rules = append(answer.Rules, &correlatorv1.Rule{
 			Name: r.Name, Description: r.Description, Condition: r.Condition, Priority: word(r.Priority.String(), "PRIORITY_"), Effect: effect,
-			Tags: r.Tags, Matches: s.matches.Of(r),
+			Tags: r.Tags, Matches: s.rules.Of(r),
 		})
 	}
 	return answer, nil

@@ -38,16 +38,16 @@ type conversation = collectorv1.EventService_StreamEventsClient
 
 // Subscription is a stream of events from the collector.
 type Subscription struct {
-	client   collectorv1.EventServiceClient
-	interest *collectorv1.Interest
-	log      *slog.Logger
-	ledger   *ledger
-	batches  chan *Batch
-	// reopen has a value when a new snapshot is wanted.
-	reopen chan struct{}
+	client  collectorv1.EventServiceClient
+	log     *slog.Logger
+	ledger  *ledger
+	batches chan *Batch
+	// reopen has a value when a new snapshot is wanted, changed when another interest is.
+	reopen, changed chan struct{}
 
-	mu  sync.Mutex
-	err error // why there is no stream, nil if there is one; guarded by mu
+	mu       sync.Mutex
+	err      error                 // why there is no stream, nil if there is one; guarded by mu
+	interest *collectorv1.Interest // guarded by mu
 }
 
 // New returns a subscription over a connection to the collector, which it does not close. Interest is what is wanted, nil
@@ -55,7 +55,8 @@ type Subscription struct {
 func New(conn grpc.ClientConnInterface, interest *collectorv1.Interest, log *slog.Logger) *Subscription {
 	return &Subscription{
 		client: collectorv1.NewEventServiceClient(conn), interest: interest, log: log, ledger: newLedger(),
-		batches: make(chan *Batch, 1), reopen: make(chan struct{}, 1), err: errNotYet,
+		batches: make(chan *Batch, 1), reopen: make(chan struct{}, 1),
+		changed: make(chan struct{}, 1), err: errNotYet,
 	}
 }
 
@@ -66,6 +67,24 @@ func (s *Subscription) Reopen() {
 	case s.reopen <- struct{}{}:
 	default: // asked for already
 	}
+}
+
+// SetInterest asks for something else from now on, on the stream there is and on those to come. It does not block. Safe for
+// concurrent use.
+func (s *Subscription) SetInterest(interest *collectorv1.Interest) {
+	s.mu.Lock()
+	s.interest = interest
+	s.mu.Unlock()
+	select {
+	case s.changed <- struct{}{}:
+	default: // what is about to be sent is the latest
+	}
+}
+
+func (s *Subscription) wanted() *collectorv1.Interest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.interest
 }
 
 // Batches is where events arrive. The receiver owns one Release of each. It is never closed.
@@ -127,7 +146,7 @@ func (s *Subscription) session(ctx context.Context) (received bool, err error) {
 		cancel()
 		return false, err
 	}
-	if err := stream.Send(&collectorv1.StreamEventsRequest{Interest: s.interest}); err != nil {
+	if err := stream.Send(&collectorv1.StreamEventsRequest{Interest: s.wanted()}); err != nil {
 		cancel()
 		return false, err
 	}
@@ -184,6 +203,10 @@ func (s *Subscription) send(ctx context.Context, stream conversation, first <-ch
 		}
 		select {
 		case <-s.ledger.wake:
+		case <-s.changed:
+			if stream.Send(&collectorv1.StreamEventsRequest{Interest: s.wanted()}) != nil {
+				return // the next stream begins with it
+			}
 		case <-s.reopen:
 			due = time.After(time.Until(opened.Add(reopenEvery)))
 		case <-due:

@@ -19,8 +19,9 @@ import (
 type fakeCollector struct {
 	opened []time.Time
 	batch  uint64
-	// asked are the first requests of the streams.
+	// asked are the first requests of the streams, later what else they asked for.
 	asked []*collectorv1.StreamEventsRequest
+	later []string
 }
 
 func (c *fakeCollector) StreamEvents(ctx context.Context, _ ...grpc.CallOption) (conversation, error) {
@@ -47,7 +48,7 @@ func (s *fakeStream) Send(r *collectorv1.StreamEventsRequest) error {
 	if len(s.collector.asked) < len(s.collector.opened) {
 		s.collector.asked = append(s.collector.asked, r)
 	} else if r.GetInterest() != nil {
-		panic("an interest that has not changed")
+		s.collector.later = append(s.collector.later, r.GetInterest().GetClasses()...)
 	}
 	return nil
 }
@@ -120,6 +121,9 @@ func TestReopenBringsANewSnapshotButNotTooOften(t *testing.T) {
 			t.Errorf("Err() = %v after reopening, want nil", err)
 		}
 		opens, last := stop()
+		if len(collector.later) > 0 {
+			t.Errorf("asked for %q, which has not changed", collector.later)
+		}
 		for i, r := range collector.asked {
 			if got := r.GetInterest().GetClasses(); len(got) != 1 || got[0] != "exec" || r.GetAcknowledgedBatch() != 0 {
 				t.Errorf("stream %d was opened by %v, want the interest alone", i+1, r)
@@ -146,6 +150,24 @@ func TestWithoutLossTheStreamStays(t *testing.T) {
 		time.Sleep(time.Hour)
 		if opens, _ := stop(); opens != 1 || len(collector.opened) != 1 {
 			t.Errorf("opened %d times, %d snapshots, want 1", len(collector.opened), opens)
+		}
+	})
+}
+
+func TestANewInterestIsToldAtOnceAndToLaterStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, collector, stop := start(t)
+		time.Sleep(time.Second)
+		s.SetInterest(&collectorv1.Interest{Classes: []string{"connect"}})
+		synctest.Wait()
+		if got := collector.later; len(got) != 1 || got[0] != "connect" || len(collector.opened) != 1 {
+			t.Errorf("asked for %q on %d streams, want connect on the first", got, len(collector.opened))
+		}
+		s.Reopen()
+		time.Sleep(time.Minute)
+		stop()
+		if got := collector.asked[len(collector.asked)-1].GetInterest().GetClasses(); len(collector.asked) != 2 || got[0] != "connect" {
+			t.Errorf("stream %d was opened for %q, want the second for connect", len(collector.asked), got)
 		}
 	})
 }
