@@ -10,6 +10,7 @@ replace (
 require (
 	github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus v1.1.1
 	github.com/grpc-ecosystem/go-grpc-middleware/v2 v2.3.4
+	github.com/klauspost/compress v1.20.3
 	github.com/palisade-sec/palisade/api v0.0.0-00010101000000-000000000000
 	github.com/palisade-sec/palisade/deploy v0.0.0-00010101000000-000000000000
 	github.com/prometheus/client_golang v1.25.0
