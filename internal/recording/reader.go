@@ -29,7 +29,7 @@ type Reader struct {
 
 // NewReader reads the file's header. The error wraps ErrFormat if it is not a recording.
 func NewReader(in io.Reader) (*Reader, error) {
-	head := make([]byte, headerSize)
+	head := make([]byte, HeaderSize)
 	if n, err := io.ReadFull(in, head); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = fmt.Errorf("%w: only %d bytes", ErrFormat, n)
@@ -46,7 +46,7 @@ func NewReader(in io.Reader) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make decompressor: %w", err)
 	}
-	return &Reader{in: in, unzip: unzip, offset: int64(headerSize)}, nil
+	return &Reader{in: in, unzip: unzip, offset: int64(HeaderSize)}, nil
 }
 
 // Close lets go of the reader's memory.

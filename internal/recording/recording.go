@@ -26,7 +26,8 @@ const (
 	blockMark = "PBLK"
 	endMark   = "PEND"
 
-	headerSize      = len(magic) + 4 + 4
+	// HeaderSize is what a recording with nothing in it has, in bytes.
+	HeaderSize      = len(magic) + 4 + 4
 	blockHeaderSize = len(blockMark) + 4*4
 
 	// maxBlock bounds a block's raw and stored bytes. An entry is at most maxEntry, which is what gRPC takes of a batch.

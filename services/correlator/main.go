@@ -72,6 +72,9 @@ func defaultSettings() (settings, error) {
 func main() { daemon.Main("correlator", run) }
 
 func run(ctx context.Context, env daemon.Env) error {
+	if len(env.Args) > 0 && env.Args[0] == "replay" { // a question of people's about a recording, not the process
+		return runReplay(ctx, env)
+	}
 	defaults, err := defaultSettings()
 	if err != nil {
 		return err
@@ -114,7 +117,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	if err != nil {
 		return err
 	}
-	server.New(rules, p.engine.Matches()).Register(calls)
+	server.New(rules, p.engine.Matches(), p.tap).Register(calls)
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err

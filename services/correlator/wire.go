@@ -21,6 +21,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
+	"github.com/palisade-sec/palisade/services/correlator/internal/tap"
 	"github.com/palisade-sec/palisade/services/correlator/rules"
 )
 
@@ -91,6 +92,7 @@ type parts struct {
 	registrar   *registration.Registrar
 	delivery    *delivery.Delivery
 	engine      *pipeline.Engine
+	tap         *tap.Tap
 	interest    string // what the collector is asked for
 }
 
@@ -101,7 +103,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		log.Warn("Cannot tell how far events had been seen before", "err", err)
 	}
 	interest := set.Interest()
-	p = &parts{interest: interest.String()}
+	p = &parts{interest: interest.String(), tap: tap.New()}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -127,7 +129,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	}
 	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
 		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.delivery, Seen: seen, Bookmark: book,
-		Reopen: p.events.Reopen, Log: log, Metrics: registry,
+		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
 	})
 	return p, err
 }
