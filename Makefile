@@ -117,6 +117,11 @@ bench: setup build ## Benchmarks of the hot paths, and what a node costs its hos
 	go build -o bin/tools/overhead ./loadtest/overhead
 	@$(SUDO) deploy/dev/bench.sh
 
+.PHONY: bench-replay
+bench-replay: setup build ## Record containers with a mixed load here, then replay 5 million events of it on one core (RECORDING=file, EVENTS=n)
+	go build -o bin/tools/busyboximage ./loadtest/busyboximage
+	@$(SUDO) env "PATH=$$PATH" deploy/dev/bench-replay.sh
+
 .PHONY: bench-hooks
 bench-hooks: setup ## What an event costs in the kernel's hooks, as root, by the kernel's own clock (a minute)
 	go test -c -o bin/tools/kerneltest ./services/collector/internal/kerneltest
