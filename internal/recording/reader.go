@@ -7,7 +7,6 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 )
@@ -63,7 +62,7 @@ func (r *Reader) Next() (*correlatorv1.RecordedEntry, error) {
 		return nil, err
 	}
 	entry := &correlatorv1.RecordedEntry{}
-	if err := proto.Unmarshal(raw, entry); err != nil {
+	if err := entry.UnmarshalVT(raw); err != nil {
 		r.entries--
 		return nil, r.damaged(fmt.Errorf("%w: %w", ErrCorrupt, err))
 	}

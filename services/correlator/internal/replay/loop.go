@@ -23,6 +23,9 @@ type Loop struct {
 	opening []*correlatorv1.RecordedEntry
 	want    uint64 // events
 
+	// Renewing is how long it took to make processes and containers new, which is no part of a replay.
+	Renewing time.Duration
+
 	span     uint64 // of a round, nanoseconds
 	numbers  uint64 // above all batches' numbers, sequences and positions
 	old      known
@@ -131,11 +134,13 @@ func (l *Loop) Next() (*correlatorv1.RecordedEntry, error) {
 		return entry, nil
 	}
 	entry := &correlatorv1.RecordedEntry{}
-	if err := proto.Unmarshal(l.entries[l.place], entry); err != nil {
+	if err := entry.UnmarshalVT(l.entries[l.place]); err != nil {
 		return nil, fmt.Errorf("loop: %w", err)
 	}
 	l.place++
+	begun := time.Now()
 	l.renew(entry)
+	l.Renewing += time.Since(begun)
 	l.given += uint64(len(entry.GetBatch().GetBatch().GetEvents()))
 	return entry, nil
 }

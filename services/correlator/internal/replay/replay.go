@@ -66,6 +66,10 @@ func Run(ctx context.Context, cfg Config, source Source) (*Report, error) {
 	r.engine = engine
 	before := r.begin()
 	err = r.run(ctx, source)
+	if loop, ok := source.(*Loop); ok {
+		r.report.Renewing = loop.Renewing
+		r.report.Reading -= loop.Renewing
+	}
 	r.end(before, profile)
 	return r.report, err
 }

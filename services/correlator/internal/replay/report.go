@@ -28,7 +28,9 @@ type Report struct {
 	// Reading is the time spent on the file (unpacking and decoding), Pipeline that spent on events.
 	Reading  time.Duration `json:"reading_ns"`
 	Pipeline time.Duration `json:"pipeline_ns"`
-	// EventsPerSecond is over both, PipelinePerSecond without reading.
+	// Renewing is the time spent on making a loop's processes and containers new, which is in neither.
+	Renewing time.Duration `json:"renewing_ns"`
+	// EventsPerSecond is over reading and pipeline, PipelinePerSecond without reading.
 	EventsPerSecond   float64 `json:"events_per_second"`
 	PipelinePerSecond float64 `json:"pipeline_events_per_second"`
 	// AllocsPerEvent and BytesPerEvent are of reading and pipeline together.
