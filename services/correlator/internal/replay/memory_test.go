@@ -28,13 +28,13 @@ type churn struct {
 	containers, lifetimes int // of a container
 	settle                bool
 
-	begun   bool
-	made    int
-	number  uint64
-	clock   time.Time
-	boot    uint64
-	pid     uint32
-	pending []*correlatorv1.RecordedEntry
+	begun            bool
+	made             int
+	number, sequence uint64
+	clock            time.Time
+	boot             uint64
+	pid              uint32
+	pending          []*correlatorv1.RecordedEntry
 	// look is called when all is over and the clock has gone on by five minutes.
 	look func(made int)
 }
@@ -91,6 +91,10 @@ func (c *churn) put(entry *correlatorv1.RecordedEntry) {
 
 func (c *churn) batch(events ...*eventv1.Event) {
 	c.number++
+	for _, e := range events {
+		c.sequence++
+		e.Sequence = c.sequence
+	}
 	c.put(&correlatorv1.RecordedEntry{Kind: &correlatorv1.RecordedEntry_Batch{Batch: &correlatorv1.RecordedBatch{
 		Batch: &collectorv1.StreamEventsResponse{BootId: "boot", Instance: "one", Batch: c.number, Events: events},
 	}}})
