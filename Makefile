@@ -93,7 +93,8 @@ lint: vet ## Formatting, buf, golangci-lint, and generated files are current
 generate: ## Make the generated code again: protobuf and eBPF objects (installs clang)
 	@deploy/dev/setup.sh clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
 	$(call build_tool,,github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go \
-		google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/cilium/ebpf/cmd/bpf2go)
+		google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto \
+		github.com/cilium/ebpf/cmd/bpf2go)
 	PATH=$(CURDIR)/bin/tools:$$PATH buf generate
 	$(call build_tool,,./eventdoc)
 	bin/tools/buf build -o - | bin/tools/eventdoc >docs/events.md
