@@ -28,7 +28,7 @@ type Reader struct {
 
 // NewReader reads the file's header. The error wraps ErrFormat if it is not a recording.
 func NewReader(in io.Reader) (*Reader, error) {
-	head := make([]byte, HeaderSize)
+	head := make([]byte, headerSize)
 	if n, err := io.ReadFull(in, head); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = fmt.Errorf("%w: only %d bytes", ErrFormat, n)
@@ -45,7 +45,7 @@ func NewReader(in io.Reader) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make decompressor: %w", err)
 	}
-	return &Reader{in: in, unzip: unzip, offset: int64(HeaderSize)}, nil
+	return &Reader{in: in, unzip: unzip, offset: int64(headerSize)}, nil
 }
 
 // Close lets go of the reader's memory.

@@ -26,8 +26,7 @@ const (
 	blockMark = "PBLK"
 	endMark   = "PEND"
 
-	// HeaderSize is what a recording with nothing in it has, in bytes.
-	HeaderSize      = len(magic) + 4 + 4
+	headerSize      = len(magic) + 4 + 4
 	blockHeaderSize = len(blockMark) + 4*4
 
 	// maxBlock bounds a block's raw and stored bytes. An entry is at most maxEntry, which is what gRPC takes of a batch.

@@ -47,7 +47,7 @@ holds command lines and file names of everything that ran; its mode is 0600, and
 	}
 	flags := cmd.Flags()
 	flags.Uint64Var(&limits.events, "events", 0, "end after so many events (0: no limit)")
-	flags.Int64Var(&limits.mib, "size", 1024, "end before the file has more than so many MiB")
+	flags.Int64Var(&limits.mib, "size", 1024, "end once the file has so many MiB")
 	flags.DurationVar(&limits.duration, "for", 0, "end after so long (0: no limit)")
 	return cmd
 }
@@ -65,12 +65,12 @@ func record(ctx context.Context, opts *options, path string, limits recordLimits
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
+	writer, err := recording.NewWriter(file)
 	defer func() {
-		if err = errors.Join(err, file.Close()); err != nil && fileSize(path) <= int64(recording.HeaderSize) {
+		if err = errors.Join(err, file.Close()); err != nil && (writer == nil || writer.Entries() == 0) {
 			err = errors.Join(err, os.Remove(path)) // nothing is in it
 		}
 	}()
-	writer, err := recording.NewWriter(file)
 	if err != nil {
 		return err
 	}
@@ -93,15 +93,6 @@ func record(ctx context.Context, opts *options, path string, limits recordLimits
 			"The file says where.\n", r.missed.GetEvents(), r.missed.GetBatches(), r.missed.GetNews())
 	}
 	return nil
-}
-
-// fileSize is zero for a file that cannot be looked at.
-func fileSize(path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
 }
 
 // recorder copies a stream to a file.

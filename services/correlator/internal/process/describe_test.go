@@ -92,7 +92,7 @@ func random(seed uint64, keep int) *Tree {
 }
 
 func TestDescriptionMakesTheSameTree(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(60) {
 		const keep = 30
 		tree := random(seed, keep)
 		// What is remembered again of the forgotten needs room.

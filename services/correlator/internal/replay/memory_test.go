@@ -180,12 +180,14 @@ func usage() (heap, rss uint64) {
 	return stats.HeapAlloc, ResidentBytes()
 }
 
-// Issue 4, done when 4: containers and processes that are over leave nothing behind. The first quarter fills what is bounded (exited
-// processes that are remembered); from then on nothing grows.
+// Issue 4, done when 4: containers and processes that are over leave nothing behind. What is bounded (exited processes that are
+// remembered) is filled first; from then on nothing grows.
 func TestMemoryReturnsAfterContainersAndProcesses(t *testing.T) {
-	containers := 1000
+	// What is bounded is full after a quarter; but of so few containers only after a half, where the race detector's memory of
+	// memory counts as well.
+	containers, start := 1000, 1
 	if os.Getenv("PALISADE_TEST_FULL") != "" {
-		containers = 10_000
+		containers, start = 10_000, 0
 	}
 	set, _, err := rule.Load(rule.Source{Name: rules.FileName, Data: rules.Palisade})
 	if err != nil {
@@ -210,8 +212,8 @@ func TestMemoryReturnsAfterContainersAndProcesses(t *testing.T) {
 	}
 	for i, name := range []string{"heap", "RSS"} {
 		values := [][]uint64{heaps, sizes}[i]
-		if begin, end := values[0], values[3]; float64(end) > 1.1*float64(begin) {
-			t.Errorf("%s: %.2f MiB after a quarter, %.2f MiB at the end: more than a tenth above it", name, mib(begin), mib(end))
+		if begin, end := values[start], values[3]; float64(end) > 1.1*float64(begin) {
+			t.Errorf("%s: %.2f MiB at first, %.2f MiB at the end: more than a tenth above it", name, mib(begin), mib(end))
 		}
 	}
 }
