@@ -25,6 +25,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/process"
+	"github.com/palisade-sec/palisade/services/correlator/internal/profile"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
@@ -79,7 +80,7 @@ type Deps struct {
 	Reopen func()
 	// Recorder and Profile may be nil.
 	Recorder Recorder
-	Profile  *rule.Profile
+	Profile  *profile.Profile
 	// Now is the clock, time.Now if it is nil.
 	Now     func() time.Time
 	Log     *slog.Logger

@@ -18,6 +18,7 @@ import (
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
+	"github.com/palisade-sec/palisade/services/correlator/internal/profile"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
@@ -52,12 +53,12 @@ type replay struct {
 // Run replays until the source ends. The report is of what was replayed, even with an error.
 func Run(ctx context.Context, cfg Config, source Source) (*Report, error) {
 	r := &replay{cfg: cfg, report: &Report{}}
-	var profile *rule.Profile
+	var timing *profile.Profile
 	if cfg.Sample > 0 {
-		profile = &rule.Profile{Every: cfg.Sample}
+		timing = &profile.Profile{Every: cfg.Sample}
 	}
 	engine, err := pipeline.New(cfg.Engine, pipeline.Deps{
-		Rules: cfg.Rules, Runtime: quiet{}, Sink: r, Profile: profile, Now: func() time.Time { return r.clock },
+		Rules: cfg.Rules, Runtime: quiet{}, Sink: r, Profile: timing, Now: func() time.Time { return r.clock },
 		Log: cfg.Log, Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -70,7 +71,7 @@ func Run(ctx context.Context, cfg Config, source Source) (*Report, error) {
 		r.report.Renewing = loop.Renewing
 		r.report.Reading -= loop.Renewing
 	}
-	r.end(before, profile)
+	r.end(before, timing)
 	return r.report, err
 }
 
@@ -81,12 +82,12 @@ func (r *replay) begin() runtime.MemStats {
 	return stats
 }
 
-func (r *replay) end(before runtime.MemStats, profile *rule.Profile) {
+func (r *replay) end(before runtime.MemStats, timing *profile.Profile) {
 	var after runtime.MemStats
 	runtime.ReadMemStats(&after)
 	r.report.lookAtMemory()
 	r.report.settle(before, after)
-	r.report.Rules = costs(r.cfg.Rules, r.engine.Matches(), profile, r.cfg.Sample)
+	r.report.Rules = costs(r.cfg.Rules, r.engine.Matches(), timing, r.cfg.Sample)
 }
 
 func (r *replay) run(ctx context.Context, source Source) error {

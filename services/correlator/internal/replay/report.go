@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
+	"github.com/palisade-sec/palisade/services/correlator/internal/profile"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 )
 
@@ -80,15 +81,15 @@ func (r *Report) settle(before, after runtime.MemStats) {
 }
 
 // costs are the rules in force, dearest first.
-func costs(set *rule.Set, matches *pipeline.Matches, profile *rule.Profile, every uint64) []RuleCost {
+func costs(set *rule.Set, matches *pipeline.Matches, timing *profile.Profile, every uint64) []RuleCost {
 	var all []RuleCost
 	for _, r := range set.Rules() {
 		if !r.Enabled {
 			continue
 		}
 		c := RuleCost{Name: r.Name, Matches: matches.Of(r)}
-		if profile != nil {
-			cost := profile.Of(r)
+		if timing != nil {
+			cost := timing.Of(r)
 			c.Tried, c.Total = cost.Tried, cost.Spent*time.Duration(every) //nolint:gosec // a small number
 			if c.Tried > 0 {
 				c.PerTry = cost.Spent / time.Duration(c.Tried) //nolint:gosec // below the number of events

@@ -111,6 +111,17 @@ func (s *Set) Match(c *field.Context, yield func(*Rule)) {
 	}
 }
 
+// Try calls try for every rule that Match would try on the event, with its condition, for whoever measures them.
+func (s *Set) Try(c *field.Context, try func(r *Rule, match func(*field.Context) bool)) {
+	i := field.KindOf(c.Event).Index()
+	if i < 0 {
+		return
+	}
+	for _, candidate := range s.byKind[i] {
+		try(candidate.rule, candidate.match)
+	}
+}
+
 // Rules are all rules, enabled or not, in the order of the files. The caller must not change them.
 func (s *Set) Rules() []*Rule { return s.rules }
 

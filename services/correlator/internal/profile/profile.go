@@ -1,13 +1,16 @@
-package rule
+// Package profile measures what each rule costs. Data in: the events that rules are run over; data out: for each rule, on how many of
+// the measured events it was tried, and what that took.
+package profile
 
 import (
 	"slices"
 	"time"
 
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 )
 
-// Profile measures what each rule costs: of every Every events it takes one and times each rule that is tried on it. A nil
+// Profile takes one of every Every events and times each rule that is tried on it. A nil
 // Profile measures nothing. One goroutine at a time may use it.
 type Profile struct {
 	// Every is how many events it takes one of, at least 1.
@@ -15,7 +18,7 @@ type Profile struct {
 
 	events uint64
 	clock  time.Duration // what reading the clock costs
-	byRule map[*Rule]*Cost
+	byRule map[*rule.Rule]*Cost
 }
 
 // Cost is what a rule has cost on the events that were measured.
@@ -26,7 +29,7 @@ type Cost struct {
 }
 
 // Match is set.Match, measured now and then.
-func (p *Profile) Match(set *Set, c *field.Context, yield func(*Rule)) {
+func (p *Profile) Match(set *rule.Set, c *field.Context, yield func(*rule.Rule)) {
 	if p == nil {
 		set.Match(c, yield)
 		return
@@ -38,32 +41,28 @@ func (p *Profile) Match(set *Set, c *field.Context, yield func(*Rule)) {
 	p.measure(set, c, yield)
 }
 
-func (p *Profile) measure(set *Set, c *field.Context, yield func(*Rule)) {
+func (p *Profile) measure(set *rule.Set, c *field.Context, yield func(*rule.Rule)) {
 	if p.byRule == nil {
-		p.byRule, p.clock = map[*Rule]*Cost{}, clockCost()
+		p.byRule, p.clock = map[*rule.Rule]*Cost{}, clockCost()
 	}
-	i := field.KindOf(c.Event).Index()
-	if i < 0 {
-		return
-	}
-	for _, candidate := range set.byKind[i] {
-		cost := p.byRule[candidate.rule]
+	set.Try(c, func(r *rule.Rule, match func(*field.Context) bool) {
+		cost := p.byRule[r]
 		if cost == nil {
 			cost = &Cost{}
-			p.byRule[candidate.rule] = cost
+			p.byRule[r] = cost
 		}
 		begun := time.Now()
-		matched := candidate.match(c)
+		matched := match(c)
 		cost.Spent += max(0, time.Since(begun)-p.clock)
 		cost.Tried++
 		if matched {
-			yield(candidate.rule)
+			yield(r)
 		}
-	}
+	})
 }
 
 // Of is what a rule has cost, zero if it was never tried.
-func (p *Profile) Of(r *Rule) Cost {
+func (p *Profile) Of(r *rule.Rule) Cost {
 	if cost := p.byRule[r]; cost != nil {
 		return *cost
 	}
