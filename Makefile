@@ -94,7 +94,8 @@ lint: vet ## Formatting, buf, golangci-lint, and generated files are current
 generate: ## Make the generated code again: protobuf and eBPF objects (installs clang)
 	@deploy/dev/setup.sh clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
 	$(call build_tool,,github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go \
-		google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/cilium/ebpf/cmd/bpf2go)
+		google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto \
+		github.com/cilium/ebpf/cmd/bpf2go)
 	PATH=$(CURDIR)/bin/tools:$$PATH buf generate
 	$(call build_tool,,./eventdoc)
 	bin/tools/buf build -o - | bin/tools/eventdoc >docs/events.md
@@ -117,6 +118,11 @@ bench: setup build ## Benchmarks of the hot paths, and what a node costs its hos
 	go test -run='^$$' -bench=. -benchmem $$(go list work | grep -v /test/e2e) | grep -v 'no test files'
 	go build -o bin/tools/overhead ./loadtest/overhead
 	@$(SUDO) deploy/dev/bench.sh
+
+.PHONY: bench-replay
+bench-replay: setup build ## Record containers with a mixed load here, then replay 5 million events of it on one core (RECORDING=file, EVENTS=n)
+	go build -o bin/tools/busyboximage ./loadtest/busyboximage
+	@$(SUDO) env "PATH=$$PATH" deploy/dev/bench-replay.sh
 
 .PHONY: bench-hooks
 bench-hooks: setup ## What an event costs in the kernel's hooks, as root, by the kernel's own clock (a minute)

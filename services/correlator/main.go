@@ -87,6 +87,9 @@ func run(ctx context.Context, env daemon.Env) error {
 		}
 		return rulecommand.Run(env.Args[1:], builtin, env.Stdout)
 	}
+	if len(env.Args) > 0 && env.Args[0] == "replay" { // a question of people's about a recording, not the process
+		return runReplay(ctx, env)
+	}
 	defaults, err := defaultSettings()
 	if err != nil {
 		return err
@@ -129,7 +132,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	if err != nil {
 		return err
 	}
-	server.New(p.engine.Matches()).Register(calls)
+	server.New(p.engine.Matches(), p.tap).Register(calls)
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err

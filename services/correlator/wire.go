@@ -22,6 +22,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rulefile"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
+	"github.com/palisade-sec/palisade/services/correlator/internal/tap"
 	"github.com/palisade-sec/palisade/services/correlator/rules"
 )
 
@@ -53,6 +54,7 @@ type parts struct {
 	delivery    *delivery.Delivery
 	engine      *pipeline.Engine
 	rules       *reload.Watcher
+	tap         *tap.Tap
 }
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
@@ -61,7 +63,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if err != nil { // what was missed since is not known, which is no reason to miss more
 		log.Warn("Cannot tell how far events had been seen before", "err", err)
 	}
-	p = &parts{}
+	p = &parts{tap: tap.New()}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -95,7 +97,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
 		Rules: set, Reloads: p.rules.Sets(), Adopted: func(set *rule.Set) { p.events.SetInterest(set.Interest().Message()) },
 		Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.repeats, Seen: seen, Bookmark: book,
-		Reopen: p.events.Reopen, Log: log, Metrics: registry,
+		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
 	})
 	return p, err
 }
