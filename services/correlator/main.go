@@ -79,16 +79,25 @@ func defaultSettings() (settings, error) {
 
 func main() { daemon.Main("correlator", run) }
 
-func run(ctx context.Context, env daemon.Env) error {
-	if len(env.Args) > 0 && env.Args[0] == "rules" { // a question of people's about rule files, not the process
-		builtin, err := rules.Sources()
-		if err != nil {
-			return err
-		}
-		return rulecommand.Run(env.Args[1:], builtin, env.Stdout)
+// questions are what people ask this program about a file, instead of running it as the process: by the first argument.
+func questions() map[string]func(context.Context, daemon.Env) error {
+	return map[string]func(context.Context, daemon.Env) error{"replay": runReplay, "rules": runRules}
+}
+
+// runRules is `palisade-correlator rules`.
+func runRules(_ context.Context, env daemon.Env) error {
+	builtin, err := rules.Sources()
+	if err != nil {
+		return err
 	}
-	if len(env.Args) > 0 && env.Args[0] == "replay" { // a question of people's about a recording, not the process
-		return runReplay(ctx, env)
+	return rulecommand.Run(env.Args[1:], builtin, env.Stdout)
+}
+
+func run(ctx context.Context, env daemon.Env) error {
+	if len(env.Args) > 0 {
+		if question, ok := questions()[env.Args[0]]; ok {
+			return question(ctx, env)
+		}
 	}
 	defaults, err := defaultSettings()
 	if err != nil {

@@ -23,6 +23,8 @@ type Incident struct {
 	Workload string            `json:"workload"`
 	Origin   string            `json:"origin"`
 	Rules    map[string]uint64 `json:"rules"`
+	// Kinds are what the rules say that it is a sign of.
+	Kinds []string `json:"kinds,omitempty"`
 	// Actions are by their outcome.
 	Actions map[string]uint64 `json:"actions,omitempty"`
 
@@ -76,6 +78,9 @@ func (i *Incident) add(f *findingv1.Finding) {
 	}
 	i.Findings += count
 	i.Rules[f.GetRule()] += count
+	if kind := f.GetIncident().GetKind(); kind != "" && !slices.Contains(i.Kinds, kind) {
+		i.Kinds = append(i.Kinds, kind)
+	}
 	i.Last = f.GetTime().AsTime()
 	i.gravest = min(i.gravest, f.GetPriority())
 	i.Priority = PriorityName(i.gravest)
@@ -94,8 +99,12 @@ func WriteIncident(w io.Writer, i *Incident, paint Painter) error {
 	if last := i.Last.Local().Format("15:04:05"); last != span {
 		span += " to " + last
 	}
-	_, err := fmt.Fprintf(w, "%s  %s  %s  %s  began with %s\n", paint.paint(dim, span), paint.paint(colourOf(i.gravest), i.Priority),
-		paint.paint(bold, i.ID[:min(12, len(i.ID))]), paint.paint(cyan, Safe(i.Workload)), Safe(i.Origin))
+	kinds := ""
+	if len(i.Kinds) > 0 {
+		kinds = Safe(strings.Join(i.Kinds, ", ")) + "  "
+	}
+	_, err := fmt.Fprintf(w, "%s  %s  %s  %s  %sbegan with %s\n", paint.paint(dim, span), paint.paint(colourOf(i.gravest), i.Priority),
+		paint.paint(bold, i.ID[:min(12, len(i.ID))]), paint.paint(cyan, Safe(i.Workload)), kinds, Safe(i.Origin))
 	for _, counts := range []map[string]uint64{i.Rules, i.Actions} {
 		for _, name := range slices.Sorted(maps.Keys(counts)) {
 			if err == nil {

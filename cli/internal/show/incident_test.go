@@ -22,6 +22,7 @@ func TestIncidents(t *testing.T) {
 	repeats := finding("a", "Shell", 2*time.Second, findingv1.Priority_PRIORITY_NOTICE)
 	repeats.Repeats = &findingv1.Repeats{Count: 57}
 	killed := finding("a", "Miner", time.Second, findingv1.Priority_PRIORITY_CRITICAL)
+	killed.Incident.Kind = "miner"
 	killed.Action = &findingv1.Action{Outcome: findingv1.ActionOutcome_ACTION_OUTCOME_DONE, Detail: "prevent: degraded to kill"}
 	got := Incidents([]*findingv1.Finding{
 		finding("b", "Shell", time.Minute, findingv1.Priority_PRIORITY_NOTICE), killed, repeats,
@@ -36,7 +37,7 @@ func TestIncidents(t *testing.T) {
 	if err := WriteIncident(&out, got[0], false); err != nil {
 		t.Fatal(err)
 	}
-	want := "12:00:00 to 12:00:02  CRITICAL  a  web c1  began with nginx \\x1b[31m (pid 7)\n       1  Miner\n      58  Shell\n       1  KILLED\n"
+	want := "12:00:00 to 12:00:02  CRITICAL  a  web c1  miner  began with nginx \\x1b[31m (pid 7)\n       1  Miner\n      58  Shell\n       1  KILLED\n"
 	if out.String() != want {
 		t.Errorf("WriteIncident() = %q, want %q", out.String(), want)
 	}

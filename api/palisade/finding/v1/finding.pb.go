@@ -752,7 +752,9 @@ type Incident struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Oldest known ancestor within the workload: a container's first process, or what was executed in it; of the host, the first of
 	// its session.
-	Origin        *Process `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	Origin *Process `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	// The rule's word for what this is a sign of ("container_escape"), empty if it has none.
+	Kind          string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -799,6 +801,13 @@ func (x *Incident) GetOrigin() *Process {
 		return x.Origin
 	}
 	return nil
+}
+
+func (x *Incident) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // Repeats says how many findings one stands for, which are told of in no other way. After a crash some may be counted twice.
@@ -927,10 +936,11 @@ const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\x06action\x18\r \x01(\v2\x1b.palisade.finding.v1.ActionR\x06action\x12 \n" +
 	"\vtraceparent\x18\x0e \x01(\tR\vtraceparent\x126\n" +
 	"\arepeats\x18\x0f \x01(\v2\x1c.palisade.finding.v1.RepeatsR\arepeats\x129\n" +
-	"\bincident\x18\x10 \x01(\v2\x1d.palisade.finding.v1.IncidentR\bincident\"P\n" +
+	"\bincident\x18\x10 \x01(\v2\x1d.palisade.finding.v1.IncidentR\bincident\"d\n" +
 	"\bIncident\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
-	"\x06origin\x18\x02 \x01(\v2\x1c.palisade.finding.v1.ProcessR\x06origin\"\xa9\x01\n" +
+	"\x06origin\x18\x02 \x01(\v2\x1c.palisade.finding.v1.ProcessR\x06origin\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\"\xa9\x01\n" +
 	"\aRepeats\x12\x0e\n" +
 	"\x02of\x18\x01 \x01(\tR\x02of\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x120\n" +

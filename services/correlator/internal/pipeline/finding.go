@@ -32,7 +32,7 @@ func (e *Engine) finding(r *rule.Rule) *findingv1.Finding {
 		Ancestry:    ancestry(j.image),
 		Event:       lightEvent(j.event),
 		Traceparent: j.batch.GetTraceparent(),
-		Incident:    e.incident(j.entry, j.image),
+		Incident:    e.incident(r, j.entry, j.image),
 	}
 }
 
@@ -79,7 +79,7 @@ func describe(p *field.Process, maxExe, maxArgv int) *findingv1.Process {
 
 // incident is what a finding about the process belongs to, nil if the process is not known. It is derived and not remembered: a
 // correlator that was restarted goes on with the same incident.
-func (e *Engine) incident(entry *process.Entry, image *field.Process) *findingv1.Incident {
+func (e *Engine) incident(r *rule.Rule, entry *process.Entry, image *field.Process) *findingv1.Incident {
 	if entry == nil {
 		return nil
 	}
@@ -93,7 +93,7 @@ func (e *Engine) incident(entry *process.Entry, image *field.Process) *findingv1
 	}
 	sum := sha256.New()
 	fmt.Fprintln(sum, e.judged.batch.GetBootId(), entry.Key.PID, entry.Key.StartBoottimeNs)
-	return &findingv1.Incident{Id: hex.EncodeToString(sum.Sum(nil)[:16]), Origin: describe(origin, maxAncestorExe, maxAncestorArgv)}
+	return &findingv1.Incident{Id: hex.EncodeToString(sum.Sum(nil)[:16]), Origin: describe(origin, maxAncestorExe, maxAncestorArgv), Kind: r.Incident}
 }
 
 // together says whether a process and its parent are of one container; where neither is of one that is known, of one session in

@@ -165,7 +165,7 @@ func keyMessage(key Key) *eventv1.ProcessKey {
 func programOf(image *field.Process) *eventv1.Exec {
 	return &eventv1.Exec{
 		Exe: &eventv1.File{
-			Path: image.Exe, UpperLayer: image.ExeUpperLayer, Memfd: image.ExeMemfd, Unlinked: image.ExeUnlinked,
+			Path: image.Exe, Inode: image.ExeInode, UpperLayer: image.ExeUpperLayer, Memfd: image.ExeMemfd, Unlinked: image.ExeUnlinked,
 		},
 		Argv: image.Argv, ArgvTruncated: image.ArgvCut, Cwd: image.Cwd, Tty: image.TTY, Session: image.Session,
 	}

@@ -189,7 +189,11 @@ func TestMemoryReturnsAfterContainersAndProcesses(t *testing.T) {
 	if os.Getenv("PALISADE_TEST_FULL") != "" {
 		containers, start = 10_000, 0
 	}
-	set, _, err := rule.Load(rule.Source{Name: rules.FileName, Data: rules.Palisade})
+	pack, err := rules.Sources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, _, err := rule.Load(pack...)
 	if err != nil {
 		t.Fatal(err)
 	}
