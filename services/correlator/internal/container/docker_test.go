@@ -196,6 +196,12 @@ func podman(t *testing.T) (socket string, call func(args ...string) string) {
 			}
 		}
 		_ = os.RemoveAll(directory)
+		for _, pattern := range []string{"/sys/fs/cgroup/libpod_parent", "/sys/fs/cgroup/*/libpod_parent"} {
+			left, _ := filepath.Glob(pattern)
+			for _, path := range left {
+				_ = os.Remove(path) // not empty: somebody else's
+			}
+		}
 	})
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if conn, err := net.Dial("unix", socket); err == nil {
@@ -228,7 +234,7 @@ func TestRealPodman(t *testing.T) {
 	call("import", rootfs, name)
 	image := "sha256:" + strings.TrimPrefix(call("image", "inspect", "--format", "{{.Id}}", name), "sha256:")
 	run := func(name2 string) string {
-		return call("run", "--detach", "--network", "none", "--ulimit", "host", "--name", name2, "--label", "team=blue", name, "/usr/bin/busybox", "sleep", "1000")
+		return call("run", "--detach", "--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--name", name2, "--label", "team=blue", name, "/usr/bin/busybox", "sleep", "1000")
 	}
 	lines := strings.Fields(run("old"))
 	old := lines[len(lines)-1]
