@@ -45,6 +45,9 @@ func Start(t *testing.T) *Daemon {
 	if err != nil {
 		t.Fatalf("make a directory for dockerd: %v", err)
 	}
+	if err := os.Chmod(directory, 0o755); err != nil { //nolint:gosec // other uids of the test connect to the socket
+		t.Fatalf("open the directory: %v", err)
+	}
 	d := &Daemon{Socket: filepath.Join(directory, "d.sock"), directory: directory, Containerd: containerdtest.Start(t)}
 	t.Cleanup(func() { d.remove(t) }) // before containerd goes
 	d.Up(t)
@@ -180,6 +183,9 @@ func (d *Daemon) remove(t *testing.T) {
 		for _, path := range left {
 			_ = os.Remove(path) // not empty: another test's
 		}
+	}
+	for _, path := range []string{"/run/docker/plugins", "/run/docker"} { // made by every dockerd, whatever its roots
+		_ = os.Remove(path) // not empty: another Docker's
 	}
 	if err := os.RemoveAll(d.directory); err != nil {
 		t.Errorf("remove dockerd's files: %v", err)

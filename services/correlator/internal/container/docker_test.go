@@ -195,7 +195,13 @@ func podman(t *testing.T) (socket string, call func(args ...string) string) {
 				_ = syscall.Unmount(fields[1], syscall.MNT_DETACH)
 			}
 		}
-		_ = os.RemoveAll(directory)
+		err := os.RemoveAll(directory)
+		for deadline := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+			err = os.RemoveAll(directory) // conmon's clean-up may still write
+		}
+		if err != nil {
+			t.Errorf("remove podman's files: %v", err)
+		}
 		for _, pattern := range []string{"/sys/fs/cgroup/libpod_parent", "/sys/fs/cgroup/*/libpod_parent"} {
 			left, _ := filepath.Glob(pattern)
 			for _, path := range left {
