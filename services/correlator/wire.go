@@ -48,7 +48,7 @@ func loadRules(ctx context.Context, paths []string, log *slog.Logger) (*rule.Set
 type parts struct {
 	connections []*grpc.ClientConn
 	events      *subscription.Subscription
-	runtime     *container.Watcher
+	runtime     *container.Runtimes
 	registrar   *registration.Registrar
 	repeats     *repeat.Folder
 	delivery    *delivery.Delivery
@@ -79,7 +79,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		p.connections = append(p.connections, conn)
 	}
 	p.events = subscription.New(peers["collector"], set.Interest().Message(), log)
-	if p.runtime, err = container.New(cfg.Gate, peers["gate"], log); err != nil {
+	if p.runtime, err = container.NewRuntimes(cfg.Gate, peers["gate"], runtimeSockets(cfg), log); err != nil {
 		return p, err
 	}
 	p.registrar = registration.New(peers["collector"], log)
@@ -100,6 +100,15 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
 	})
 	return p, err
+}
+
+// runtimeSockets are the gate's windows on runtimes that speak HTTP. Docker's containers are in containerd's namespace moby.
+func runtimeSockets(cfg settings) []container.Socket {
+	gate := cfg.Sockets.UIDs["gate"]
+	return []container.Socket{
+		{Runtime: "docker", Namespace: "moby", Path: cfg.Sockets.Path("gate-docker"), UID: gate},
+		{Runtime: "podman", Namespace: "podman", Path: cfg.Sockets.Path("gate-podman"), UID: gate},
+	}
 }
 
 func (p *parts) close() {
@@ -151,6 +160,10 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 			answer.Warnings = append(answer.Warnings, fmt.Sprintf("%s is not reachable, %s: %v", peer.name, peer.missing, peer.err))
 		}
 		answer.Facts = append(answer.Facts, &processv1.Fact{Name: peer.name, Value: state})
+	}
+	names, states := p.runtime.States()
+	for i, name := range names {
+		answer.Facts = append(answer.Facts, &processv1.Fact{Name: "runtime " + name, Value: states[i]})
 	}
 	return answer
 }
