@@ -35,7 +35,7 @@ run: setup build ## Start the node and a console here, show live findings; Ctrl-
 	@$(SUDO) deploy/dev/run.sh $(ARGS)
 
 .PHONY: test
-test: setup build vet ## Run every test, as root, against the real kernel, containerd and runC
+test: setup test-tools build vet ## Run every test, as root, against the real kernel, containerd and runC
 	@for module in $(modules); do (cd $$module && GOWORK=off go build ./...); done
 	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on $(TESTFLAGS) $$(go list work | grep -vE '/test/e2e|/services/collector')
 	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on -p=1 -timeout=20m $(TESTFLAGS) ./services/collector/...
@@ -75,6 +75,10 @@ image: build ## Write the container images' root file systems into bin/image, fo
 .PHONY: setup
 setup: ## Install what the other targets need (Debian packages), if it is not there
 	@deploy/dev/setup.sh $(setup_commands)
+
+.PHONY: test-tools
+test-tools:
+	@deploy/dev/setup.sh $(test_commands)
 
 .PHONY: vet
 vet: ## go vet over all modules

@@ -3,12 +3,14 @@ package container
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -202,10 +204,10 @@ func podman(t *testing.T) (socket string, call func(args ...string) string) {
 		if err != nil {
 			t.Errorf("remove podman's files: %v", err)
 		}
-		for _, pattern := range []string{"/sys/fs/cgroup/libpod_parent", "/sys/fs/cgroup/*/libpod_parent"} {
-			left, _ := filepath.Glob(pattern)
-			for _, path := range left {
-				_ = os.Remove(path) // not empty: somebody else's
+		for deadline := time.Now().Add(10 * time.Second); !removeCgroups("libpod_parent"); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) { // conmon ends a moment after its container
+				t.Error("podman's cgroups are still in use")
+				break
 			}
 		}
 	})
@@ -226,6 +228,29 @@ func podman(t *testing.T) (socket string, call func(args ...string) string) {
 		}
 		return out
 	}
+}
+
+// removeCgroups removes the cgroups of that name at the top of each hierarchy, with all below them. It returns false if one is in use.
+func removeCgroups(name string) bool {
+	all := true
+	for _, pattern := range []string{"/sys/fs/cgroup/" + name, "/sys/fs/cgroup/*/" + name} {
+		found, _ := filepath.Glob(pattern) // the pattern is good
+		for _, top := range found {
+			var directories []string
+			_ = filepath.WalkDir(top, func(path string, entry os.DirEntry, err error) error {
+				if err == nil && entry.IsDir() {
+					directories = append(directories, path)
+				}
+				return nil
+			})
+			for _, directory := range slices.Backward(directories) { // what is below comes first
+				if err := os.Remove(directory); err != nil && !errors.Is(err, os.ErrNotExist) {
+					all = false
+				}
+			}
+		}
+	}
+	return all
 }
 
 func TestRealPodman(t *testing.T) {
