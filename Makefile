@@ -12,7 +12,8 @@ ARGS ?=
 # Extra words for `go test`, for example: make test TESTFLAGS="-run TestFlow"
 TESTFLAGS ?=
 # What `make test-kernels` runs: rows of test/vm/matrix/row.go (all if empty) and a regexp of tests, for example:
-# make test-kernels KERNELS="6.1 6.12" TESTS=TestConnect
+# make test-kernels KERNELS="6.1 6.12" TESTS='TestConnect$|TestExit$'
+# It is taken as it is written: $(value) keeps make from taking $| and the like for variables.
 # FULL=1 asks for the whole of every count, and gives a VM an hour.
 KERNELS ?=
 TESTS ?=
@@ -34,7 +35,7 @@ run: setup build ## Start the node and a console here, show live findings; Ctrl-
 	@$(SUDO) deploy/dev/run.sh $(ARGS)
 
 .PHONY: test
-test: setup build vet ## Run every test, as root, against the real kernel, containerd and runC
+test: setup test-tools build vet ## Run every test, as root, against the real kernel, containerd and runC
 	@for module in $(modules); do (cd $$module && GOWORK=off go build ./...); done
 	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on $(TESTFLAGS) $$(go list work | grep -vE '/test/e2e|/services/collector')
 	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on -p=1 -timeout=20m $(TESTFLAGS) ./services/collector/...
@@ -48,7 +49,7 @@ test-full: setup ## Run the collector's tests with the whole of every count: 200
 test-kernels: vm-tools ## Run the collector's kernel tests on Debian's kernels in VMs (KERNELS="6.1 6.12", TESTS=regexp)
 	CGO_ENABLED=0 go test -c -o bin/vm/kernel.test ./services/collector/internal/kerneltest
 	CGO_ENABLED=0 GOARCH=386 go build -o bin/vm/compat32 ./services/collector/internal/kerneltest/testdata/compat32
-	@bin/tools/matrix $(if $(FULL),-full -timeout 1h) -run '$(TESTS)' $(KERNELS)
+	@bin/tools/matrix $(if $(FULL),-full -timeout 1h) -run '$(value TESTS)' $(KERNELS)
 
 .PHONY: test-vm
 test-vm: build vm-tools ## Run the demo in a VM with Debian's kernel and cgroup v2 (QEMU, a few minutes)
@@ -75,6 +76,10 @@ image: build ## Write the container images' root file systems into bin/image, fo
 setup: ## Install what the other targets need (Debian packages), if it is not there
 	@deploy/dev/setup.sh $(setup_commands)
 
+.PHONY: test-tools
+test-tools:
+	@deploy/dev/setup.sh $(test_commands)
+
 .PHONY: vet
 vet: ## go vet over all modules
 	go vet work
@@ -93,7 +98,8 @@ lint: vet ## Formatting, buf, golangci-lint, and generated files are current
 generate: ## Make the generated code again: protobuf and eBPF objects (installs clang)
 	@deploy/dev/setup.sh clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
 	$(call build_tool,,github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go \
-		google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/cilium/ebpf/cmd/bpf2go)
+		google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto \
+		github.com/cilium/ebpf/cmd/bpf2go)
 	PATH=$(CURDIR)/bin/tools:$$PATH buf generate
 	$(call build_tool,,./eventdoc)
 	bin/tools/buf build -o - | bin/tools/eventdoc >docs/events.md
@@ -116,6 +122,11 @@ bench: setup build ## Benchmarks of the hot paths, and what a node costs its hos
 	go test -run='^$$' -bench=. -benchmem $$(go list work | grep -v /test/e2e) | grep -v 'no test files'
 	go build -o bin/tools/overhead ./loadtest/overhead
 	@$(SUDO) deploy/dev/bench.sh
+
+.PHONY: bench-replay
+bench-replay: setup build ## Record containers with a mixed load here, then replay 5 million events of it on one core (RECORDING=file, EVENTS=n)
+	go build -o bin/tools/busyboximage ./loadtest/busyboximage
+	@$(SUDO) env "PATH=$$PATH" deploy/dev/bench-replay.sh
 
 .PHONY: bench-hooks
 bench-hooks: setup ## What an event costs in the kernel's hooks, as root, by the kernel's own clock (a minute)

@@ -6,6 +6,9 @@ ldflags := -s -w
 # What `make run` and `make test` need on the host, as command-or-file:debian-package.
 setup_commands := gcc:gcc containerd:containerd runc:runc /bin/busybox:busybox-static
 
+# What tests run besides: real Docker and Podman.
+test_commands := dockerd:docker.io podman:podman
+
 # What the VMs need besides: QEMU, and what undoes the compression of Debian's kernels.
 vm_commands := qemu-system-x86_64:qemu-system-x86 cpio:cpio xz:xz-utils zstd:zstd lz4:lz4 \
 	/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring

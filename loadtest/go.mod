@@ -17,6 +17,7 @@ require (
 
 require (
 	github.com/palisade-sec/palisade/deploy v0.0.0-00010101000000-000000000000 // indirect
+	github.com/planetscale/vtprotobuf v0.6.1-0.20240319094008-0393e58bdf10 // indirect
 	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/sys v0.48.0 // indirect

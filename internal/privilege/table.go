@@ -22,7 +22,7 @@ type Table struct {
 type Row struct {
 	Name string `yaml:"name"`
 	UID  uint32 `yaml:"uid"`
-	// RuntimeSocketGroup adds the group that owns the container runtime's socket.
+	// RuntimeSocketGroup adds the groups that own the container runtimes' sockets.
 	RuntimeSocketGroup bool `yaml:"runtime_socket_group"`
 	// Capabilities at the start, without CAP_, sorted.
 	Capabilities []string `yaml:"capabilities"`
@@ -32,6 +32,8 @@ type Row struct {
 	HostPID bool     `yaml:"host_pid"`
 	Reads   []string `yaml:"reads"`
 	Writes  []string `yaml:"writes"`
+	// MayWrite is what the node need not have: the sockets of further runtimes.
+	MayWrite []string `yaml:"may_write"`
 	// Pins says that what it loads into the kernel may outlive it.
 	Pins   bool   `yaml:"pins"`
 	Limits Limits `yaml:"limits"`

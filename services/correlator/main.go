@@ -27,6 +27,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/reload"
+	"github.com/palisade-sec/palisade/services/correlator/internal/repeat"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rulecommand"
 	"github.com/palisade-sec/palisade/services/correlator/internal/server"
 	"github.com/palisade-sec/palisade/services/correlator/rules"
@@ -45,6 +46,7 @@ type settings struct {
 	Hold      pipeline.HoldConfig      `yaml:"hold"`
 	Processes pipeline.ProcessesConfig `yaml:"processes"`
 	Workloads pipeline.WorkloadsConfig `yaml:"workloads"`
+	Repeats   repeat.Config            `yaml:"repeats"`
 	Gate      container.Config         `yaml:"gate"`
 	Enforcer  delivery.EnforcerConfig  `yaml:"enforcer"`
 	Uplink    delivery.UplinkConfig    `yaml:"uplink"`
@@ -57,7 +59,8 @@ func (s settings) Validate() error {
 	if !filepath.IsAbs(s.StateDirectory) {
 		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
 	}
-	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate(), s.Reload.Validate())
+	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate(),
+		s.Reload.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -69,20 +72,32 @@ func defaultSettings() (settings, error) {
 	engine := pipeline.DefaultConfig()
 	return settings{
 		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
-		Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
+		Repeats: repeat.DefaultConfig(), Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
 		Reload: reload.DefaultConfig(),
 	}, err
 }
 
 func main() { daemon.Main("correlator", run) }
 
+// questions are what people ask this program about a file, instead of running it as the process: by the first argument.
+func questions() map[string]func(context.Context, daemon.Env) error {
+	return map[string]func(context.Context, daemon.Env) error{"replay": runReplay, "rules": runRules}
+}
+
+// runRules is `palisade-correlator rules`.
+func runRules(_ context.Context, env daemon.Env) error {
+	builtin, err := rules.Sources()
+	if err != nil {
+		return err
+	}
+	return rulecommand.Run(env.Args[1:], builtin, env.Stdout)
+}
+
 func run(ctx context.Context, env daemon.Env) error {
-	if len(env.Args) > 0 && env.Args[0] == "rules" { // a question of people's about rule files, not the process
-		builtin, err := rules.Sources()
-		if err != nil {
-			return err
+	if len(env.Args) > 0 {
+		if question, ok := questions()[env.Args[0]]; ok {
+			return question(ctx, env)
 		}
-		return rulecommand.Run(env.Args[1:], builtin, env.Stdout)
 	}
 	defaults, err := defaultSettings()
 	if err != nil {
@@ -126,7 +141,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	if err != nil {
 		return err
 	}
-	server.New(p.engine.Matches()).Register(calls)
+	server.New(p.engine.Matches(), p.tap).Register(calls)
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err

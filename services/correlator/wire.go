@@ -18,9 +18,11 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
 	"github.com/palisade-sec/palisade/services/correlator/internal/reload"
+	"github.com/palisade-sec/palisade/services/correlator/internal/repeat"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rulefile"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
+	"github.com/palisade-sec/palisade/services/correlator/internal/tap"
 	"github.com/palisade-sec/palisade/services/correlator/rules"
 )
 
@@ -46,11 +48,13 @@ func loadRules(ctx context.Context, paths []string, log *slog.Logger) (*rule.Set
 type parts struct {
 	connections []*grpc.ClientConn
 	events      *subscription.Subscription
-	runtime     *container.Watcher
+	runtime     *container.Runtimes
 	registrar   *registration.Registrar
+	repeats     *repeat.Folder
 	delivery    *delivery.Delivery
 	engine      *pipeline.Engine
 	rules       *reload.Watcher
+	tap         *tap.Tap
 }
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
@@ -59,7 +63,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if err != nil { // what was missed since is not known, which is no reason to miss more
 		log.Warn("Cannot tell how far events had been seen before", "err", err)
 	}
-	p = &parts{}
+	p = &parts{tap: tap.New()}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -75,12 +79,15 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		p.connections = append(p.connections, conn)
 	}
 	p.events = subscription.New(peers["collector"], set.Interest().Message(), log)
-	if p.runtime, err = container.New(cfg.Gate, peers["gate"], log); err != nil {
+	if p.runtime, err = container.NewRuntimes(cfg.Gate, peers["gate"], runtimeSockets(cfg), log); err != nil {
 		return p, err
 	}
 	p.registrar = registration.New(peers["collector"], log)
 	out := delivery.Peers{Enforcer: peers["enforcer"], Uplink: peers["uplink"]}
 	if p.delivery, err = delivery.New(cfg.Enforcer, cfg.Uplink, out, log, registry); err != nil {
+		return p, err
+	}
+	if p.repeats, err = repeat.New(cfg.Repeats, p.delivery, registry); err != nil {
 		return p, err
 	}
 	load := func(ctx context.Context) (*rule.Set, error) { return loadRules(ctx, cfg.Rules, log) }
@@ -89,10 +96,19 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	}
 	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
 		Rules: set, Reloads: p.rules.Sets(), Adopted: func(set *rule.Set) { p.events.SetInterest(set.Interest().Message()) },
-		Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.delivery, Seen: seen, Bookmark: book,
-		Reopen: p.events.Reopen, Log: log, Metrics: registry,
+		Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.repeats, Seen: seen, Bookmark: book,
+		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
 	})
 	return p, err
+}
+
+// runtimeSockets are the gate's windows on runtimes that speak HTTP. Docker's containers are in containerd's namespace moby.
+func runtimeSockets(cfg settings) []container.Socket {
+	gate := cfg.Sockets.UIDs["gate"]
+	return []container.Socket{
+		{Runtime: "docker", Namespace: "moby", Path: cfg.Sockets.Path("gate-docker"), UID: gate},
+		{Runtime: "podman", Namespace: "podman", Path: cfg.Sockets.Path("gate-podman"), UID: gate},
+	}
 }
 
 func (p *parts) close() {
@@ -106,6 +122,7 @@ func (p *parts) tasks() []daemon.Task {
 	return []daemon.Task{
 		{Name: "kill", Run: p.delivery.RunKills},
 		{Name: "push", Run: p.delivery.RunPushes},
+		{Name: "repeats", Run: p.repeats.Run},
 		{Name: "correlate", Run: p.engine.Run},
 		{Name: "runtime", Run: p.runtime.Run},
 		{Name: "register", Run: p.registrar.Run},
@@ -143,6 +160,10 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 			answer.Warnings = append(answer.Warnings, fmt.Sprintf("%s is not reachable, %s: %v", peer.name, peer.missing, peer.err))
 		}
 		answer.Facts = append(answer.Facts, &processv1.Fact{Name: peer.name, Value: state})
+	}
+	names, states := p.runtime.States()
+	for i, name := range names {
+		answer.Facts = append(answer.Facts, &processv1.Fact{Name: "runtime " + name, Value: states[i]})
 	}
 	return answer
 }

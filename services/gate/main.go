@@ -1,26 +1,26 @@
-// Command gate is a read-only window on containerd's API: it lets the correlator list containers, tasks and images and
-// follow events, and refuses everything else.
+// Command gate is a read-only window on the container runtimes' APIs (containerd, Docker, Podman): it lets the correlator
+// list containers, tasks and images and follow events, and refuses everything else.
 //
 // # Privileges
 //
-// Runs as uid 10003 without capabilities, in the group that owns containerd's socket: that socket is as good as root,
-// which is why no other process may open it. Opens no network socket, writes no file, starts no process. Serves
-// /run/palisade/gate.sock to the correlator (status to the operator). Trusts containerd's uid at the other end of its
-// socket; parses nothing that comes from either side.
+// Runs as uid 10003 without capabilities, in the groups that own the runtimes' sockets: such a socket is as good as
+// root, which is why no other process may open one. Opens no network socket, writes no file, starts no process. Serves
+// /run/palisade/gate.sock (containerd; status to the operator) and a gate-<runtime>.sock for each runtime that speaks
+// HTTP, all to the correlator. Trusts the uid at the other end of a runtime's socket; parses nothing that comes from either
+// side but the versions it shows.
 package main
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
-	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
 	"github.com/palisade-sec/palisade/internal/config"
 	"github.com/palisade-sec/palisade/internal/daemon"
 	"github.com/palisade-sec/palisade/internal/rpc"
 	"github.com/palisade-sec/palisade/internal/telemetry"
 	"github.com/palisade-sec/palisade/services/gate/internal/proxy"
+	"github.com/palisade-sec/palisade/services/gate/internal/window"
 )
 
 // grace is how long the tasks have to end.
@@ -30,11 +30,14 @@ const grace = 5 * time.Second
 type settings struct {
 	Sockets    rpc.Sockets  `yaml:"sockets"`
 	Containerd proxy.Config `yaml:"containerd"`
+	// Docker and Podman are followed if they are there, now or later.
+	Docker window.Config `yaml:"docker"`
+	Podman window.Config `yaml:"podman"`
 }
 
 // Validate reports every fault.
 func (s settings) Validate() error {
-	return errors.Join(s.Sockets.Validate(), s.Containerd.Validate())
+	return errors.Join(s.Sockets.Validate(), s.Containerd.Validate(), s.Docker.Validate("docker"), s.Podman.Validate("podman"))
 }
 
 func main() { daemon.Main("gate", run) }
@@ -44,7 +47,9 @@ func run(ctx context.Context, env daemon.Env) error {
 	if err != nil {
 		return err
 	}
-	cfg, opts, err := config.Load(env.Args, settings{Sockets: sockets, Containerd: proxy.DefaultConfig()})
+	cfg, opts, err := config.Load(env.Args, settings{
+		Sockets: sockets, Containerd: proxy.DefaultConfig(), Docker: window.DefaultDocker(), Podman: window.DefaultPodman(),
+	})
 	if err != nil {
 		return err
 	}
@@ -54,32 +59,37 @@ func run(ctx context.Context, env daemon.Env) error {
 	}
 	defer stop()
 	registry := telemetry.NewRegistry()
-	window, err := proxy.New(cfg.Containerd, env.Log, registry)
+	containerd, err := proxy.New(cfg.Containerd, env.Log, registry)
 	if err != nil {
 		return err
 	}
-	defer window.Close()
-	if opts.Check {
-		version, err := window.Version(ctx, cfg.Containerd)
-		if err != nil {
-			return fmt.Errorf("%w: is it running, and is uid %d in the socket's group?", err, cfg.Sockets.UIDs[env.Name])
-		}
-		_, err = fmt.Fprintf(env.Stdout, "ok: containerd %s at %s\n", version, cfg.Containerd.Socket)
+	defer containerd.Close()
+	windows, err := window.NewSet(map[string]window.Config{"docker": cfg.Docker, "podman": cfg.Podman}, cfg.Sockets.UIDs, env.Log, registry)
+	if err != nil {
 		return err
+	}
+	state := states{cfg: cfg.Containerd, containerd: containerd, windows: windows}
+	if opts.Check {
+		return state.check(ctx, env.Stdout)
 	}
 	server, err := rpc.NewServer(rpc.ServerConfig{
 		Process: env.Name, Callers: proxy.Callers(), UIDs: cfg.Sockets.UIDs,
-		Log: env.Log, Metrics: registry, Options: window.ServerOptions(),
-		Status: func(ctx context.Context) *processv1.GetStatusResponse { return window.Status(ctx, cfg.Containerd) },
+		Log: env.Log, Metrics: registry, Options: containerd.ServerOptions(),
+		Status: state.status,
 	})
 	if err != nil {
 		return err
 	}
-	window.Register(server) //nolint:contextcheck // a call's context is its stream's
+	containerd.Register(server) //nolint:contextcheck // a call's context is its stream's
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err
 	}
+	tasks, err := windows.Tasks(cfg.Sockets)
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	env.Log.InfoContext(ctx, "Serving", "socket", cfg.Sockets.Path(env.Name), "containerd", cfg.Containerd.Socket)
-	return daemon.RunAll(ctx, grace, daemon.Task{Name: "rpc", Run: func(ctx context.Context) error { return server.Run(ctx, socket) }})
+	return daemon.RunAll(ctx, grace, append(tasks,
+		daemon.Task{Name: "rpc", Run: func(ctx context.Context) error { return server.Run(ctx, socket) }})...)
 }

@@ -20,6 +20,7 @@ import (
 type node struct {
 	t          *testing.T
 	containerd *containerdtest.Daemon
+	docker     string // Docker's socket, if the node has one of the test's
 	run        string // directory of sockets
 	bin        string // its own copies of the binaries
 	state      string
@@ -53,7 +54,12 @@ func (o *output) String() string {
 // layNode prepares directories and ports for a node without starting it.
 func layNode(t *testing.T) *node {
 	t.Helper()
-	daemon := containerdtest.Start(t) // skips without root, containerd or runC
+	return layNodeOn(t, containerdtest.Start(t)) // skips without root, containerd or runC
+}
+
+// layNodeOn is layNode for a containerd that runs already.
+func layNodeOn(t *testing.T, daemon *containerdtest.Daemon) *node {
+	t.Helper()
 	top, err := os.MkdirTemp("/run", "palisade-e2e-")
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +110,9 @@ func (n *node) upArguments() []string {
 	state := []string{"--state", n.state}
 	if n.ephemeral {
 		state = []string{"--ephemeral"}
+	}
+	if n.docker != "" {
+		state = append(state, "--docker-socket", n.docker)
 	}
 	return append([]string{
 		"up", "--run", n.run, "--containerd-socket", n.containerd.Socket,

@@ -37,14 +37,14 @@ var importFences = []importFence{
 	},
 	{
 		packages: []string{"net/http", "crypto/tls"},
-		places:   []string{"internal/mtls", "internal/telemetry", "services/console", "test"}, tests: true,
-		rule: "one package builds TLS settings, one process speaks HTTP",
+		places:   []string{"internal/mtls", "internal/telemetry", "services/console", "services/gate/internal/window", "services/correlator/internal/container", "test"}, tests: true,
+		rule: "one package builds TLS settings, one process speaks HTTP to the network; Docker speaks it on a unix socket",
 	},
 	{
 		// The self-test starts the collector itself, without capabilities, and kills it at once: no exec is seen without one.
 		packages: []string{"os/exec"},
 		places: []string{
-			"cli/internal/supervise", "cli/internal/launch", "services/collector/internal/selftest", "internal/containerdtest", "loadtest", "test",
+			"cli/internal/supervise", "cli/internal/launch", "services/collector/internal/selftest", "internal/containerdtest", "internal/dockertest", "loadtest", "test",
 		}, tests: true,
 		rule: "processes are started by the supervisor, by the collector's self-test and by tests, nowhere else",
 	},

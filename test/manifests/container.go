@@ -117,6 +117,7 @@ func (c Container) compare(table privilege.Table, row privilege.Row, check func(
 		case m.ReadOnly && (slices.Contains(row.Reads, m.Target) || isConfiguration(m)):
 		case !m.ReadOnly && slices.Contains(row.Writes, m.Target) && (m.Host == "" || m.Host == m.Target):
 			writes = append(writes, m.Target)
+		case !m.ReadOnly && slices.Contains(row.MayWrite, m.Target) && m.Host == m.Target:
 		default:
 			foreign = append(foreign, fmt.Sprintf("%+v", m))
 		}

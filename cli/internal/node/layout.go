@@ -25,8 +25,8 @@ type Settings struct {
 	Ephemeral bool
 	// Name is the node's name in its certificate.
 	Name string
-	// Containerd is the runtime's socket.
-	Containerd string
+	// Containerd, Docker and Podman are the runtimes' sockets. None of them need be there.
+	Containerd, Docker, Podman string
 	// Console is the address of a console elsewhere; empty embeds one.
 	Console string
 	// NodesListen and PeopleListen are the embedded console's addresses.
@@ -65,6 +65,7 @@ func (s Settings) Validate() error {
 	var errs []error
 	for _, path := range []struct{ flag, value string }{
 		{"--bin", s.Binaries}, {"--run", s.Runtime}, {"--state", s.State}, {"--containerd-socket", s.Containerd},
+		{"--docker-socket", s.Docker}, {"--podman-socket", s.Podman},
 	} {
 		if !filepath.IsAbs(path.value) {
 			errs = append(errs, fmt.Errorf("%s: %q is not an absolute path", path.flag, path.value))
@@ -162,6 +163,7 @@ func refuseForeign(flag, path string, own func(name string) bool) error {
 func ownRuntime(table privilege.Table) func(string) bool {
 	return func(name string) bool {
 		process, isSocket := strings.CutSuffix(name, ".sock")
+		process, _, _ = strings.Cut(process, "-") // the gate has one for each runtime: gate-docker.sock
 		_, err := table.Row(process)
 		return name == "config" || name == traceSocket || strings.HasPrefix(name, ".listen-") || (isSocket && err == nil)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -154,7 +155,7 @@ func (n *Node) spec(row privilege.Row, group *cgroup.Group) (launch.Spec, error)
 	}
 	groups := []int{int(row.UID), int(n.table.SocketGroup)}
 	if row.RuntimeSocketGroup {
-		groups = append(groups, groupOf(n.settings.Containerd))
+		groups = append(groups, n.settings.runtimeGroups()...)
 	}
 	files, err := n.files(row)
 	if err != nil {
@@ -165,6 +166,23 @@ func (n *Node) spec(row privilege.Row, group *cgroup.Group) (launch.Spec, error)
 		UID: row.UID, Groups: groups, Capabilities: row.Capabilities,
 		CgroupProcs: group.Procs(), Files: files,
 	}, nil
+}
+
+// runtimeGroups are the groups of the runtimes' sockets. Docker's is known by name before its socket is there, so that a
+// Docker that is started later can be asked.
+func (s Settings) runtimeGroups() []int {
+	groups := []int{groupOf(s.Containerd)}
+	for _, socket := range []string{s.Docker, s.Podman} {
+		if _, err := os.Stat(socket); err == nil {
+			groups = append(groups, groupOf(socket))
+		} else if docker, err := user.LookupGroup("docker"); err == nil && socket == s.Docker {
+			if gid, err := strconv.Atoi(docker.Gid); err == nil {
+				groups = append(groups, gid)
+			}
+		}
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups)
 }
 
 // groupOf is the group of a socket, or the row's own nobody if there is none yet: then the gate cannot use it either.
@@ -205,7 +223,7 @@ func (n *Node) SocketGroup() int { return int(n.table.SocketGroup) }
 func (n *Node) files(row privilege.Row) (launch.Files, error) {
 	files := launch.Files{
 		Reads:  slices.Concat(n.paths(row.Reads), []string{n.settings.Config(row.Name)}),
-		Writes: slices.Concat(n.paths(row.Writes), []string{n.settings.Runtime}),
+		Writes: slices.Concat(n.paths(row.Writes), n.paths(row.MayWrite), []string{n.settings.Runtime}),
 	}
 	if row.Pins {
 		files.Writes = append(files.Writes, n.settings.pins())
@@ -235,15 +253,18 @@ func (n *Node) files(row privilege.Row) (launch.Files, error) {
 
 // paths puts the chosen directories in place of the table's defaults.
 func (n *Node) paths(defaults []string) []string {
-	const state, runtimeSocket = "/var/lib/palisade", "/run/containerd/containerd.sock"
+	const state = "/var/lib/palisade"
+	sockets := map[string]string{
+		"/run/containerd/containerd.sock": n.settings.Containerd, "/run/docker.sock": n.settings.Docker, "/run/podman/podman.sock": n.settings.Podman,
+	}
 	out := make([]string, len(defaults))
 	for i, path := range defaults {
 		out[i] = path
 		if rest, err := filepath.Rel(state, path); err == nil && filepath.IsLocal(rest) {
 			out[i] = filepath.Join(n.settings.State, rest)
 		}
-		if path == runtimeSocket {
-			out[i] = n.settings.Containerd
+		if socket := sockets[path]; socket != "" {
+			out[i] = socket
 		}
 	}
 	return out

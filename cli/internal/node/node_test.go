@@ -15,7 +15,8 @@ func testSettings(t *testing.T) Settings {
 	dir := t.TempDir()
 	return Settings{
 		Binaries: dir, Runtime: filepath.Join(dir, "run"), State: filepath.Join(dir, "state"), Name: "n",
-		Containerd: "/run/containerd/containerd.sock", NodesListen: "127.0.0.1:8084", PeopleListen: "127.0.0.1:8083",
+		Containerd: "/run/containerd/containerd.sock", Docker: "/run/docker.sock", Podman: "/run/podman/podman.sock",
+		NodesListen: "127.0.0.1:8084", PeopleListen: "127.0.0.1:8083",
 	}
 }
 

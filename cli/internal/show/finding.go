@@ -50,6 +50,9 @@ func Finding(w io.Writer, f *findingv1.Finding, paint Painter) error {
 		paint.paint(cyan, Safe(workload(f.GetWorkload()))),
 		Safe(lineage(f)),
 	}
+	if r := f.GetRepeats(); r != nil {
+		parts = append(parts, paint.paint(bold, fmt.Sprintf("×%d", r.GetCount())))
+	}
 	if action := f.GetAction(); action != nil {
 		parts = append(parts, paint.paint(actionColour(action), Safe(ActionText(action))))
 	}

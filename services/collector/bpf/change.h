@@ -25,16 +25,16 @@ struct change {
 
 static __always_inline bool change_begin(struct change *c, struct task_struct *task, __u32 kind)
 {
-	__u64 workload = workload_id(task);
+	__u64 workload = workload_id(task), now = bpf_ktime_get_boot_ns();
 
-	if (!admit(workload, kind))
+	if (!admit(workload, kind, now))
 		return false;
 	c->area = area_begin(workload, kind, &c->number);
 	if (!c->area)
 		return false;
 	c->record = (void *)c->area->record;
 	c->end = sizeof(*c->record);
-	header_fill(&c->record->header, task, kind);
+	header_fill(&c->record->header, task, kind, now);
 	__builtin_memset(&c->record->file, 0, sizeof(*c->record) - sizeof(c->record->header));
 	return true;
 }

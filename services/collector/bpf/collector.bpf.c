@@ -170,7 +170,7 @@ int on_task(struct bpf_iter__task *ctx)
 	if (!a)
 		return 0;
 	workload_find((__u64)cgroup_of(BPF_CORE_READ(task, cgroups))); /* kept for user space */
-	end = exec_fill(a, iterator_area, task, RECORD_EXISTING);
+	end = exec_fill(a, iterator_area, task, RECORD_EXISTING, bpf_ktime_get_boot_ns());
 	((struct record_header *)a->record)->size = end;
 	bpf_seq_write(ctx->meta->seq, a->record, end);
 	return 0;

@@ -177,7 +177,7 @@ static __always_inline void dns_submit(struct dns_build *b, __u32 kind)
 	__u64 size = sizeof(b->r) + b->r.message_len;
 
 	asm volatile("" : "+r"(size));
-	if (size > sizeof(*b) || !admit(workload_known(b->r.header.cgroup_id), kind))
+	if (size > sizeof(*b) || !admit(workload_known(b->r.header.cgroup_id), kind, b->r.header.boottime_ns))
 		return;
 	submit(b, size, kind);
 }
@@ -270,7 +270,7 @@ static __always_inline bool outgoing(struct __sk_buff *skb, struct datagram *d, 
 		guard = guard_of_question(number, b->r.message_len);
 	}
 	workload_id(current_task()); /* for dns_submit */
-	header_fill(&b->r.header, current_task(), kind);
+	header_fill(&b->r.header, current_task(), kind, bpf_ktime_get_boot_ns());
 	ends_fill(&b->r, d, true);
 	if (guard == GUARD_UNKNOWN)
 		b->r.header.guard = guard; /* told, and let through */

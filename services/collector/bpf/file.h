@@ -84,6 +84,10 @@ static __always_inline struct file *file_of(struct task_struct *task, __u32 fd)
 
 	if (fd >= LOAD(table, max_fds))
 		return 0;
+#ifndef LEGACY
+	if (has_cast)
+		return (struct file *)word_at(&files[fd]);
+#endif
 	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
 	return file;
 }

@@ -21,11 +21,12 @@ struct memory_facts {
 };
 
 static __always_inline void memory_fill(struct area *a, int number, struct task_struct *task, __u32 kind,
-					struct memory_facts *facts, struct memory_record *r)
+					struct memory_facts *facts, struct memory_record *r,
+					__u64 now)
 {
 	__u64 end = sizeof(*r);
 
-	header_fill(&r->header, task, kind);
+	header_fill(&r->header, task, kind, now);
 	__builtin_memset(&r->file, 0, sizeof(*r) - sizeof(r->header));
 	r->memory_flags = facts->flags;
 	r->writable = facts->writable;
@@ -42,15 +43,15 @@ static __always_inline void memory_fill(struct area *a, int number, struct task_
 
 static __always_inline void emit_memory(struct task_struct *task, __u32 kind, struct memory_facts *facts)
 {
-	__u64 workload = workload_id(task);
+	__u64 workload = workload_id(task), now = bpf_ktime_get_boot_ns();
 	struct area *a;
 	int number;
 
-	if (!admit(workload, kind))
+	if (!admit(workload, kind, now))
 		return;
 	a = area_begin(workload, kind, &number);
 	if (!a)
 		return;
-	memory_fill(a, number, task, kind, facts, (void *)a->record);
+	memory_fill(a, number, task, kind, facts, (void *)a->record, now);
 	give_back(&a->busy);
 }

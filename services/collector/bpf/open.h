@@ -48,10 +48,10 @@ static __always_inline __u64 lists_of(__u32 flags)
 	}
 }
 
-static __always_inline __u64 beginnings_of(struct settings *now, __u64 lists)
+static __always_inline __u64 beginnings_of(struct settings *wants, __u64 lists)
 {
-	return (lists & OPENS_READS ? now->read_beginnings : 0) |
-	       (lists & OPENS_WRITES ? now->write_beginnings : 0);
+	return (lists & OPENS_READS ? wants->read_beginnings : 0) |
+	       (lists & OPENS_WRITES ? wants->write_beginnings : 0);
 }
 
 /* Up to here a file's way to the root of its mount namespace is looked at before its path is put together. */
@@ -116,7 +116,7 @@ static __always_inline bool list_has(struct area *a, __u64 at, __u32 list)
 }
 
 /* Whether one of the lists has the path, or the lists are no longer those that count. */
-static __always_inline bool path_wanted(struct area *a, __u64 at, struct settings *now, __u64 opens,
+static __always_inline bool path_wanted(struct area *a, __u64 at, struct settings *wants, __u64 opens,
 					__u64 lists)
 {
 	if (lists & OPENS_READS && list_has(a, at, opens))
@@ -124,12 +124,12 @@ static __always_inline bool path_wanted(struct area *a, __u64 at, struct setting
 	if (lists & OPENS_WRITES && list_has(a, at, (__u32)opens + 1))
 		return true;
 	/* They may have been emptied while we looked. */
-	return *(volatile __u64 *)&now->opens != opens;
+	return *(volatile __u64 *)&wants->opens != opens;
 }
 
 /* The record is built before the path, where it lies. */
 static __always_inline void open_submit(struct area *a, __u64 at, bool whole, struct task_struct *task,
-					struct file *file, __u32 guard, bool killed)
+					struct file *file, __u32 guard, bool killed, __u64 now)
 {
 	struct inode *inode = FOLLOW(file, f_inode);
 	struct file_open_record *r;
@@ -137,7 +137,7 @@ static __always_inline void open_submit(struct area *a, __u64 at, bool whole, st
 
 	bound(at, PATH_MAX - 1);
 	r = (void *)&a->path[HEADROOM - sizeof(*r) + at];
-	header_fill(&r->header, task, RECORD_FILE_OPEN);
+	header_fill(&r->header, task, RECORD_FILE_OPEN, now);
 	if (guard && killed)
 		header_kill(&r->header, guard);
 	else if (guard)
@@ -156,28 +156,29 @@ static __always_inline void open_submit(struct area *a, __u64 at, bool whole, st
 static __always_inline void emit_file_open(struct task_struct *task, struct file *file, __u32 guard,
 					   bool killed)
 {
-	struct settings *now = settings_now();
-	__u64 cgroup, opens, lists, at;
+	struct settings *wants = settings_now();
+	__u64 now, cgroup, opens, lists, at;
 	struct area *a;
 	bool all, whole;
 	int number;
 
-	if (!file || !now)
+	if (!file || !wants)
 		return;
-	opens = *(volatile __u64 *)&now->opens;
+	opens = *(volatile __u64 *)&wants->opens;
 	lists = lists_of(FOLLOW(file, f_flags));
 	all = guard || lists << OPENS_ALL_SHIFT & opens;
 	lists &= opens;
-	if (!all && (!lists || !may_be_listed(file, beginnings_of(now, lists))))
+	if (!all && (!lists || !may_be_listed(file, beginnings_of(wants, lists))))
 		return;
+	now = bpf_ktime_get_boot_ns();
 	cgroup = cgroup_id(task);
-	if (all && !admit(workload_id(task), RECORD_FILE_OPEN))
+	if (all && !admit(workload_id(task), RECORD_FILE_OPEN, now))
 		return;
 	a = area_begin(cgroup, RECORD_FILE_OPEN, &number);
 	if (!a)
 		return;
 	at = path_find(a, number, FOLLOW(file, f_path.dentry), FOLLOW(file, f_path.mnt), &whole);
-	if (all || ((!whole || path_wanted(a, at, now, opens, lists)) && admit(workload_id(task), RECORD_FILE_OPEN)))
-		open_submit(a, at, whole, task, file, guard, killed);
+	if (all || ((!whole || path_wanted(a, at, wants, opens, lists)) && admit(workload_id(task), RECORD_FILE_OPEN, now)))
+		open_submit(a, at, whole, task, file, guard, killed, now);
 	give_back(&a->busy);
 }

@@ -16,9 +16,11 @@
 static __always_inline bool privilege_begin(struct privilege_record *r, struct task_struct *task,
 					    __u32 kind)
 {
-	if (!admit(workload_id(task), kind))
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!admit(workload_id(task), kind, now))
 		return false;
-	header_fill(&r->header, task, kind);
+	header_fill(&r->header, task, kind, now);
 	return true;
 }
 
@@ -69,20 +71,20 @@ static __always_inline void target_fill(struct privilege_record *r, __u32 pid)
 static __always_inline void emit_module(struct task_struct *task, __u32 kind, long result, __u64 flags,
 					struct file *file, __u64 name)
 {
-	__u64 workload = workload_id(task), end = sizeof(struct privilege_record);
+	__u64 workload = workload_id(task), now = bpf_ktime_get_boot_ns(), end = sizeof(struct privilege_record);
 	struct privilege_record *r;
 	struct area *a;
 	bool whole;
 	int number;
 
-	if (!admit(workload, kind))
+	if (!admit(workload, kind, now))
 		return;
 	a = area_begin(workload, kind, &number);
 	if (!a)
 		return;
 	r = (void *)a->record;
 	__builtin_memset(r, 0, sizeof(*r));
-	header_fill(&r->header, task, kind);
+	header_fill(&r->header, task, kind, now);
 	header_result(&r->header, result);
 	r->args[0] = flags;
 	r->arg_count = 1;

@@ -99,7 +99,8 @@ static __always_inline void argv_fill(struct area *a, int number, struct exec_re
 }
 
 /* Everything of an exec record but argv. Returns where the record ends so far. A kernel thread has no mm and gets no exe. */
-static __always_inline __u64 exec_fill(struct area *a, int number, struct task_struct *task, __u32 kind)
+static __always_inline __u64 exec_fill(struct area *a, int number, struct task_struct *task, __u32 kind,
+				       __u64 now)
 {
 	struct exec_record *r = (void *)a->record;
 	struct file *exe = LOAD(task, mm, exe_file);
@@ -108,7 +109,7 @@ static __always_inline __u64 exec_fill(struct area *a, int number, struct task_s
 	__u64 end = sizeof(*r);
 	bool whole;
 
-	header_fill(&r->header, task, kind);
+	header_fill(&r->header, task, kind, now);
 	__builtin_memset(&r->exe, 0, sizeof(*r) - sizeof(r->header));
 	r->tty = tty_device(task);
 	r->session = session_id(task);
@@ -124,10 +125,10 @@ static __always_inline __u64 exec_fill(struct area *a, int number, struct task_s
 }
 
 static __always_inline void exec_submit(struct area *a, int number, struct task_struct *task,
-					struct linux_binprm *bprm, __u32 guard)
+					struct linux_binprm *bprm, __u32 guard, __u64 now)
 {
 	struct exec_record *r = (void *)a->record;
-	__u64 end = exec_fill(a, number, task, RECORD_EXEC);
+	__u64 end = exec_fill(a, number, task, RECORD_EXEC, now);
 
 	header_result(&r->header, 0);
 	if (guard)
@@ -143,28 +144,29 @@ static __always_inline void exec_submit(struct area *a, int number, struct task_
 /* A guard, if it is not 0, has killed the process. */
 static __always_inline void emit_exec(struct task_struct *task, struct linux_binprm *bprm, __u32 guard)
 {
-	__u64 workload = workload_id(task);
+	__u64 workload = workload_id(task), now = bpf_ktime_get_boot_ns();
 	struct area *a;
 	int number;
 
-	if (!admit(workload, RECORD_EXEC))
+	if (!admit(workload, RECORD_EXEC, now))
 		return;
 	a = area_begin(workload, RECORD_EXEC, &number);
 	if (!a)
 		return;
-	exec_submit(a, number, task, bprm, guard);
+	exec_submit(a, number, task, bprm, guard, now);
 	give_back(&a->busy);
 }
 
 static __always_inline void emit_fork(struct task_struct *parent, struct task_struct *child)
 {
+	__u64 now = bpf_ktime_get_boot_ns();
 	struct fork_record r = {};
 
 	if (LOAD(child, pid) != LOAD(child, tgid)) /* a thread */
 		return;
-	if (!admit(workload_id(parent), RECORD_FORK))
+	if (!admit(workload_id(parent), RECORD_FORK, now))
 		return;
-	header_fill(&r.header, parent, RECORD_FORK);
+	header_fill(&r.header, parent, RECORD_FORK, now);
 	r.child_start_boottime_ns = LOAD(child, start_boottime);
 	r.child_cgroup_id = cgroup_id(child);
 	r.child_tgid = LOAD(child, tgid);
@@ -183,11 +185,12 @@ static __always_inline __u32 wait_status(struct task_struct *task)
 
 static __always_inline void emit_exit(struct task_struct *task)
 {
+	__u64 now = bpf_ktime_get_boot_ns();
 	struct exit_record r = {};
 
-	if (!admit(workload_id(task), RECORD_EXIT))
+	if (!admit(workload_id(task), RECORD_EXIT, now))
 		return;
-	header_fill(&r.header, task, RECORD_EXIT);
+	header_fill(&r.header, task, RECORD_EXIT, now);
 	r.wait_status = wait_status(task) & 0xffff;
 	submit(&r, sizeof(r), RECORD_EXIT);
 }
@@ -198,12 +201,14 @@ static __always_inline void emit_signal(__u64 info, int number, struct task_stru
 	struct task_struct *task = current_task();
 	struct kernel_siginfo *siginfo = (void *)info;
 	struct signal_record r = {};
+	__u64 now;
 
 	if (info <= 1 || BPF_CORE_READ(siginfo, si_code) > 0)
 		return;
-	if (!admit(workload_id(task), RECORD_SIGNAL))
+	now = bpf_ktime_get_boot_ns();
+	if (!admit(workload_id(task), RECORD_SIGNAL, now))
 		return;
-	header_fill(&r.header, task, RECORD_SIGNAL);
+	header_fill(&r.header, task, RECORD_SIGNAL, now);
 	r.target_start_boottime_ns = LOAD(target, group_leader, start_boottime);
 	r.target_tgid = LOAD(target, tgid);
 	r.number = number;

@@ -169,7 +169,7 @@ static __always_inline bool connect_fill(struct socket_build *b, struct task_str
 {
 	__u32 kind = b->r.header.kind;
 
-	header_fill(&b->r.header, task, kind);
+	header_fill(&b->r.header, task, kind, bpf_ktime_get_boot_ns());
 	header_result(&b->r.header, result == -ERESTARTSYS ? -EINTR : result);
 	socket_fill(&b->r, sk);
 	if (kind == RECORD_CONNECT_UNIX || !under_way(result))
@@ -182,7 +182,8 @@ static __always_inline bool connect_fill(struct socket_build *b, struct task_str
 /* Whether the peer is wanted, unless a guard stands there, comes before the rate: so the peer must be known by now. */
 static __always_inline bool connect_admit(struct socket_record *r, struct task_struct *task, __u32 kind, __u32 guard)
 {
-	return (guard || kind != RECORD_CONNECT || peer_wanted(r)) && admit(workload_id(task), kind);
+	return (guard || kind != RECORD_CONNECT || peer_wanted(r)) &&
+	       admit(workload_id(task), kind, r->header.boottime_ns);
 }
 
 static __attribute__((noinline)) int emit_connect(struct task_struct *task, struct sock *sk,
@@ -214,15 +215,16 @@ static __attribute__((noinline)) int emit_connect(struct task_struct *task, stru
 static __always_inline void emit_socket(struct task_struct *task, struct sock *sk, __u32 kind,
 					struct given_address *given, __u32 guard)
 {
+	__u64 now = bpf_ktime_get_boot_ns();
 	struct socket_build *b;
 	struct area *a;
 
-	if (kind != RECORD_CONNECT && !admit(workload_id(task), kind))
+	if (kind != RECORD_CONNECT && !admit(workload_id(task), kind, now))
 		return;
 	b = build_begin(task, kind, &a);
 	if (!b)
 		return;
-	header_fill(&b->r.header, task, kind);
+	header_fill(&b->r.header, task, kind, now);
 	if (guard)
 		header_deny(&b->r.header, guard);
 	socket_fill(&b->r, sk);
@@ -236,11 +238,12 @@ static __always_inline void emit_socket(struct task_struct *task, struct sock *s
 static __always_inline void emit_socket_create(struct task_struct *task, __u16 family, __u16 type,
 					       __u16 protocol)
 {
+	__u64 now = bpf_ktime_get_boot_ns();
 	struct socket_record r = {};
 
-	if (!admit(workload_id(task), RECORD_SOCKET))
+	if (!admit(workload_id(task), RECORD_SOCKET, now))
 		return;
-	header_fill(&r.header, task, RECORD_SOCKET);
+	header_fill(&r.header, task, RECORD_SOCKET, now);
 	r.family = family;
 	r.type = type & SOCK_TYPE_MASK;
 	r.protocol = protocol;
@@ -277,6 +280,7 @@ static __attribute__((noinline)) int emit_send(struct task_struct *task, struct 
 {
 	struct socket_build *b;
 	struct area *a;
+	__u64 now;
 
 	if (!speaks_ip(BPF_CORE_READ(sk, __sk_common.skc_family)))
 		return 0;
@@ -285,8 +289,9 @@ static __attribute__((noinline)) int emit_send(struct task_struct *task, struct 
 		return 0;
 	socket_fill(&b->r, sk);
 	given_fill(b, given, false);
-	if (peer_wanted(&b->r) && peer_is_new(sk, &b->r) && admit(workload_id(task), RECORD_SEND)) {
-		header_fill(&b->r.header, task, RECORD_SEND);
+	now = bpf_ktime_get_boot_ns();
+	if (peer_wanted(&b->r) && peer_is_new(sk, &b->r) && admit(workload_id(task), RECORD_SEND, now)) {
+		header_fill(&b->r.header, task, RECORD_SEND, now);
 		header_result(&b->r.header, result);
 		socket_submit(b, RECORD_SEND);
 	}

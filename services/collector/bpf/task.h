@@ -93,12 +93,13 @@ static __always_inline void identity_fill(struct record_header *h, struct task_s
 	COPY_WORD(&h->comm[8], task, comm[8]);
 }
 
-static __always_inline void header_fill(struct record_header *h, struct task_struct *task, __u32 kind)
+/* now is bpf_ktime_get_boot_ns(). */
+static __always_inline void header_fill(struct record_header *h, struct task_struct *task, __u32 kind, __u64 now)
 {
 	const struct cred *cred = LOAD(task, cred);
 
 	h->kind = kind;
-	h->boottime_ns = bpf_ktime_get_boot_ns();
+	h->boottime_ns = now;
 	h->result = 0;
 	h->flags = compat_32(task) ? RECORD_COMPAT_32 : 0;
 	h->guard = 0;

@@ -112,6 +112,7 @@ func (s settings) runRow(ctx context.Context, kernels store, r row) result {
 		return res
 	}
 	fmt.Fprintf(kernels.progress, "kernels: %s: booting %s\n", r.name, k.release)
+	res.tests.finished = func(t *test) { writeProgress(kernels.progress, r, t) }
 	start := time.Now()
 	res.fault = vm{kernel: k.vmlinux(), initrd: initrd, lsm: r.lsm, logs: res.logs, timeout: s.timeout}.run(ctx, &res.tests)
 	res.took = time.Since(start)

@@ -261,6 +261,39 @@ func TestOutputIsRead(t *testing.T) {
 	}
 }
 
+func TestProgressIsShown(t *testing.T) {
+	var shown strings.Builder
+	run := testRun{finished: func(ended *test) { writeProgress(&shown, row{name: "6.1"}, ended) }}
+	if err := readLines(strings.NewReader(twoTests), run.line); err != nil {
+		t.Fatal(err)
+	}
+	if want := "kernels: 6.1: FAIL TestA (0.10 s)\nkernels: 6.1: SKIP TestB (0.00 s)\n"; shown.String() != want {
+		t.Errorf("shown = %q, want %q", shown.String(), want)
+	}
+}
+
+func TestSkipsAreCountedByReason(t *testing.T) {
+	const skips = `=== RUN   TestA
+    a_test.go:1: tier lsm denies
+--- SKIP: TestA (0.00s)
+=== RUN   TestB
+    b_test.go:3: no overlayfs
+--- SKIP: TestB (0.00s)
+=== RUN   TestC
+    c_test.go:5: no overlayfs
+--- SKIP: TestC (0.00s)
+=== RUN   TestD
+--- PASS: TestD (0.00s)
+palisade-vm exit 0`
+	var shown strings.Builder
+	if err := writeTable(&shown, []result{{row: row{name: "6.1"}, tests: *read(t, skips)}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "\n6.1: skipped\n    2: no overlayfs\n    1: tier lsm denies\n\n1 passed, 0 failed, 3 skipped\n"; !strings.HasSuffix(shown.String(), want) {
+		t.Errorf("shown = %q, want %q at its end", shown.String(), want)
+	}
+}
+
 func TestResultsAreBadUnlessAllIsWell(t *testing.T) {
 	const good = "=== RUN   TestA\n--- PASS: TestA (0.00s)\nPASS\n"
 	tests := []struct {

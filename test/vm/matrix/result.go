@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -39,12 +42,19 @@ func (r result) bad() string {
 	return ""
 }
 
+// writeProgress shows that a test has ended. Subtests are in its time.
+func writeProgress(w io.Writer, r row, t *test) {
+	if t.whole() {
+		fmt.Fprintf(w, "kernels: %s: %s %s (%s s)\n", r.name, t.outcome, t.name, t.seconds)
+	}
+}
+
 // writeResult shows one row: a line, what was skipped and why, and what the tests that failed said.
 func writeResult(w io.Writer, r result) {
 	fmt.Fprintf(w, "kernels: %s: %s: %d passed, %d failed, %d skipped (%.0f s, lsm=%s)\n", r.row.name, r.release,
 		len(r.tests.with(passed)), len(r.tests.with(failed)), len(r.tests.with(skipped)), r.took.Seconds(), r.tests.lsm)
 	for _, t := range r.tests.with(skipped) {
-		fmt.Fprintf(w, "    skipped %s: %s\n", t.name, strings.TrimSpace(strings.Join(t.output, " ")))
+		fmt.Fprintf(w, "    skipped %s: %s\n", t.name, t.reason())
 	}
 	for _, t := range r.tests.with(failed) {
 		word := "failed"
@@ -70,6 +80,23 @@ func writeResult(w io.Writer, r result) {
 	}
 }
 
+// writeReasons says how many tests of a row were skipped for each reason, the most frequent first.
+func writeReasons(w io.Writer, r result) {
+	counts := map[string]int{}
+	for _, t := range r.tests.with(skipped) {
+		counts[t.reason()]++
+	}
+	reasons := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
+	for i, reason := range reasons {
+		if i == 0 {
+			fmt.Fprintf(w, "\n%s: skipped\n", r.row.name)
+		}
+		fmt.Fprintf(w, "    %d: %s\n", counts[reason], reason)
+	}
+}
+
 // writeTable shows all rows and the sums, and is an error unless every row is well.
 func writeTable(w io.Writer, all []result) error {
 	var errs []error
@@ -89,6 +116,9 @@ func writeTable(w io.Writer, all []result) error {
 	}
 	if err := table.Flush(); err != nil {
 		return err
+	}
+	for _, r := range all {
+		writeReasons(w, r)
 	}
 	fmt.Fprintf(w, "\n%d passed, %d failed, %d skipped\n", pass, fail, skip)
 	return errors.Join(errs...)

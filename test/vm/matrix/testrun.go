@@ -25,7 +25,16 @@ const (
 type test struct {
 	name    string
 	outcome outcome
+	seconds string // as the test binary writes them
 	output  []string
+}
+
+// whole says that it is no subtest.
+func (t *test) whole() bool { return !strings.Contains(t.name, "/") }
+
+// reason is what a skipped test said, without the place where it said it.
+func (t *test) reason() string {
+	return placeOfLine.ReplaceAllString(strings.TrimSpace(strings.Join(t.output, " ")), "")
 }
 
 // testRun is what a VM's tests said so far.
@@ -36,6 +45,8 @@ type testRun struct {
 	exit  int
 	// lsm is the running kernel's list.
 	lsm string
+	// finished is told of each test that came to its end, if it is not nil.
+	finished func(*test)
 	// loose lines belong to no test: a panic's, for example.
 	loose   []string
 	current *test
@@ -43,7 +54,9 @@ type testRun struct {
 
 var (
 	startLine = regexp.MustCompile(`^=== (RUN|NAME|CONT|PAUSE)\s+(\S+)$`)
-	endLine   = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+) \(`)
+	endLine   = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+) \(([0-9.]+)s\)`)
+	// placeOfLine is what t.Log and the like put before a message.
+	placeOfLine = regexp.MustCompile(`^\S+_test\.go:\d+: `)
 )
 
 // line takes the next line of `-test.v` output.
@@ -54,8 +67,11 @@ func (r *testRun) line(text string) {
 	}
 	if end := endLine.FindStringSubmatch(text); end != nil {
 		t := r.find(end[2])
-		t.outcome = outcome(end[1])
+		t.outcome, t.seconds = outcome(end[1]), end[3]
 		r.current = nil
+		if r.finished != nil {
+			r.finished(t)
+		}
 		return
 	}
 	if code, ok := strings.CutPrefix(text, markExit); ok {

@@ -322,11 +322,19 @@ type Workload struct {
 	// Image digest (sha256:…), empty if the runtime has none.
 	ImageDigest string `protobuf:"bytes,4,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
 	// containerd namespace, docker, cri-o, podman.
-	Runtime       string            `protobuf:"bytes,5,opt,name=runtime,proto3" json:"runtime,omitempty"`
-	PodName       string            `protobuf:"bytes,6,opt,name=pod_name,json=podName,proto3" json:"pod_name,omitempty"`
-	PodNamespace  string            `protobuf:"bytes,7,opt,name=pod_namespace,json=podNamespace,proto3" json:"pod_namespace,omitempty"`
-	Metadata      MetadataState     `protobuf:"varint,8,opt,name=metadata,proto3,enum=palisade.finding.v1.MetadataState" json:"metadata,omitempty"`
-	Labels        map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Runtime      string            `protobuf:"bytes,5,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	PodName      string            `protobuf:"bytes,6,opt,name=pod_name,json=podName,proto3" json:"pod_name,omitempty"`
+	PodNamespace string            `protobuf:"bytes,7,opt,name=pod_namespace,json=podNamespace,proto3" json:"pod_namespace,omitempty"`
+	Metadata     MetadataState     `protobuf:"varint,8,opt,name=metadata,proto3,enum=palisade.finding.v1.MetadataState" json:"metadata,omitempty"`
+	Labels       map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What the runtime mounted into it, in the runtime's order; at most 64.
+	Mounts []*Mount `protobuf:"bytes,10,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	// All devices and capabilities, nothing masked.
+	Privileged bool `protobuf:"varint,11,opt,name=privileged,proto3" json:"privileged,omitempty"`
+	// When the runtime started it; unset if the runtime does not tell (containerd).
+	StartTime     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	PodUid        string                 `protobuf:"bytes,13,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
+	PodLabels     map[string]string      `protobuf:"bytes,14,rep,name=pod_labels,json=podLabels,proto3" json:"pod_labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -424,6 +432,104 @@ func (x *Workload) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *Workload) GetMounts() []*Mount {
+	if x != nil {
+		return x.Mounts
+	}
+	return nil
+}
+
+func (x *Workload) GetPrivileged() bool {
+	if x != nil {
+		return x.Privileged
+	}
+	return false
+}
+
+func (x *Workload) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *Workload) GetPodUid() string {
+	if x != nil {
+		return x.PodUid
+	}
+	return ""
+}
+
+func (x *Workload) GetPodLabels() map[string]string {
+	if x != nil {
+		return x.PodLabels
+	}
+	return nil
+}
+
+// Mount is a directory or file that a runtime mounted into a container.
+type Mount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path on the host; a file system's name if it is not the host's.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Path in the container.
+	Destination   string `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
+	ReadOnly      bool   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mount) Reset() {
+	*x = Mount{}
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mount) ProtoMessage() {}
+
+func (x *Mount) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mount.ProtoReflect.Descriptor instead.
+func (*Mount) Descriptor() ([]byte, []int) {
+	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Mount) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Mount) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *Mount) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
 // Process is one link of an ancestry.
 type Process struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -438,7 +544,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_palisade_finding_v1_finding_proto_msgTypes[1]
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +556,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_finding_v1_finding_proto_msgTypes[1]
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +569,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{1}
+	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Process) GetKey() *v1.ProcessKey {
@@ -515,7 +621,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_palisade_finding_v1_finding_proto_msgTypes[2]
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +633,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_finding_v1_finding_proto_msgTypes[2]
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +646,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{2}
+	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Action) GetKind() ActionKind {
@@ -593,14 +699,18 @@ type Finding struct {
 	// Unset if the effect asks for none.
 	Action *Action `protobuf:"bytes,13,opt,name=action,proto3" json:"action,omitempty"`
 	// W3C trace context of the batch that brought the event, empty if tracing is off.
-	Traceparent   string `protobuf:"bytes,14,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,14,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// Set if this stands for findings that say the same as an earlier one; the rest is the last of them.
+	Repeats *Repeats `protobuf:"bytes,15,opt,name=repeats,proto3" json:"repeats,omitempty"`
+	// Unset if no process is known that did it.
+	Incident      *Incident `protobuf:"bytes,16,opt,name=incident,proto3" json:"incident,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_palisade_finding_v1_finding_proto_msgTypes[3]
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +722,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_finding_v1_finding_proto_msgTypes[3]
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +735,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{3}
+	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Finding) GetId() string {
@@ -726,11 +836,171 @@ func (x *Finding) GetTraceparent() string {
 	return ""
 }
 
+func (x *Finding) GetRepeats() *Repeats {
+	if x != nil {
+		return x.Repeats
+	}
+	return nil
+}
+
+func (x *Finding) GetIncident() *Incident {
+	if x != nil {
+		return x.Incident
+	}
+	return nil
+}
+
+// Incident is what a finding belongs to, together with others: all that came of one process in one workload. Who shows incidents
+// puts findings with the same id together.
+type Incident struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 hex digits, derived from boot and origin.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Oldest known ancestor within the workload: a container's first process, or what was executed in it; of the host, the first of
+	// its session.
+	Origin *Process `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	// The rule's word for what this is a sign of ("container_escape"), empty if it has none.
+	Kind          string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Incident) Reset() {
+	*x = Incident{}
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Incident) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Incident) ProtoMessage() {}
+
+func (x *Incident) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Incident.ProtoReflect.Descriptor instead.
+func (*Incident) Descriptor() ([]byte, []int) {
+	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Incident) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Incident) GetOrigin() *Process {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+func (x *Incident) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+// Repeats says how many findings one stands for, which are told of in no other way. After a crash some may be counted twice.
+type Repeats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Finding that they repeat.
+	Of string `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"`
+	// Of them, without that one.
+	Count uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	First *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=first,proto3" json:"first,omitempty"`
+	Last  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last,proto3" json:"last,omitempty"`
+	// True if they have the rule, the workload and the program in common, and not the output.
+	Differ        bool `protobuf:"varint,5,opt,name=differ,proto3" json:"differ,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Repeats) Reset() {
+	*x = Repeats{}
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Repeats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Repeats) ProtoMessage() {}
+
+func (x *Repeats) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_finding_v1_finding_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Repeats.ProtoReflect.Descriptor instead.
+func (*Repeats) Descriptor() ([]byte, []int) {
+	return file_palisade_finding_v1_finding_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Repeats) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *Repeats) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Repeats) GetFirst() *timestamppb.Timestamp {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *Repeats) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *Repeats) GetDiffer() bool {
+	if x != nil {
+		return x.Differ
+	}
+	return false
+}
+
 var File_palisade_finding_v1_finding_proto protoreflect.FileDescriptor
 
 const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\n" +
-	"!palisade/finding/v1/finding.proto\x12\x13palisade.finding.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpalisade/event/v1/event.proto\"\xa5\x03\n" +
+	"!palisade/finding/v1/finding.proto\x12\x13palisade.finding.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpalisade/event/v1/event.proto\"\xd8\x05\n" +
 	"\bWorkload\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12%\n" +
 	"\x0econtainer_name\x18\x02 \x01(\tR\rcontainerName\x12\x14\n" +
@@ -740,10 +1010,27 @@ const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\bpod_name\x18\x06 \x01(\tR\apodName\x12#\n" +
 	"\rpod_namespace\x18\a \x01(\tR\fpodNamespace\x12>\n" +
 	"\bmetadata\x18\b \x01(\x0e2\".palisade.finding.v1.MetadataStateR\bmetadata\x12A\n" +
-	"\x06labels\x18\t \x03(\v2).palisade.finding.v1.Workload.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\t \x03(\v2).palisade.finding.v1.Workload.LabelsEntryR\x06labels\x122\n" +
+	"\x06mounts\x18\n" +
+	" \x03(\v2\x1a.palisade.finding.v1.MountR\x06mounts\x12\x1e\n" +
+	"\n" +
+	"privileged\x18\v \x01(\bR\n" +
+	"privileged\x129\n" +
+	"\n" +
+	"start_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x17\n" +
+	"\apod_uid\x18\r \x01(\tR\x06podUid\x12K\n" +
+	"\n" +
+	"pod_labels\x18\x0e \x03(\v2,.palisade.finding.v1.Workload.PodLabelsEntryR\tpodLabels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x86\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a<\n" +
+	"\x0ePodLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"^\n" +
+	"\x05Mount\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1b\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\x86\x01\n" +
 	"\aProcess\x12/\n" +
 	"\x03key\x18\x01 \x01(\v2\x1d.palisade.event.v1.ProcessKeyR\x03key\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -754,7 +1041,7 @@ const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1f.palisade.finding.v1.ActionKindR\x04kind\x12<\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\".palisade.finding.v1.ActionOutcomeR\aoutcome\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12.\n" +
-	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xc1\x04\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xb4\x05\n" +
 	"\aFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12.\n" +
@@ -770,7 +1057,19 @@ const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\bancestry\x18\v \x03(\v2\x1c.palisade.finding.v1.ProcessR\bancestry\x12.\n" +
 	"\x05event\x18\f \x01(\v2\x18.palisade.event.v1.EventR\x05event\x123\n" +
 	"\x06action\x18\r \x01(\v2\x1b.palisade.finding.v1.ActionR\x06action\x12 \n" +
-	"\vtraceparent\x18\x0e \x01(\tR\vtraceparent*\xd6\x01\n" +
+	"\vtraceparent\x18\x0e \x01(\tR\vtraceparent\x126\n" +
+	"\arepeats\x18\x0f \x01(\v2\x1c.palisade.finding.v1.RepeatsR\arepeats\x129\n" +
+	"\bincident\x18\x10 \x01(\v2\x1d.palisade.finding.v1.IncidentR\bincident\"d\n" +
+	"\bIncident\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
+	"\x06origin\x18\x02 \x01(\v2\x1c.palisade.finding.v1.ProcessR\x06origin\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\"\xa9\x01\n" +
+	"\aRepeats\x12\x0e\n" +
+	"\x02of\x18\x01 \x01(\tR\x02of\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\x120\n" +
+	"\x05first\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
+	"\x04last\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\x12\x16\n" +
+	"\x06differ\x18\x05 \x01(\bR\x06differ*\xd6\x01\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PRIORITY_EMERGENCY\x10\x01\x12\x12\n" +
@@ -816,7 +1115,7 @@ func file_palisade_finding_v1_finding_proto_rawDescGZIP() []byte {
 }
 
 var file_palisade_finding_v1_finding_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_palisade_finding_v1_finding_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_palisade_finding_v1_finding_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_palisade_finding_v1_finding_proto_goTypes = []any{
 	(Priority)(0),                 // 0: palisade.finding.v1.Priority
 	(Effect)(0),                   // 1: palisade.finding.v1.Effect
@@ -824,34 +1123,46 @@ var file_palisade_finding_v1_finding_proto_goTypes = []any{
 	(ActionKind)(0),               // 3: palisade.finding.v1.ActionKind
 	(ActionOutcome)(0),            // 4: palisade.finding.v1.ActionOutcome
 	(*Workload)(nil),              // 5: palisade.finding.v1.Workload
-	(*Process)(nil),               // 6: palisade.finding.v1.Process
-	(*Action)(nil),                // 7: palisade.finding.v1.Action
-	(*Finding)(nil),               // 8: palisade.finding.v1.Finding
-	nil,                           // 9: palisade.finding.v1.Workload.LabelsEntry
-	(*v1.ProcessKey)(nil),         // 10: palisade.event.v1.ProcessKey
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*v1.Event)(nil),              // 12: palisade.event.v1.Event
+	(*Mount)(nil),                 // 6: palisade.finding.v1.Mount
+	(*Process)(nil),               // 7: palisade.finding.v1.Process
+	(*Action)(nil),                // 8: palisade.finding.v1.Action
+	(*Finding)(nil),               // 9: palisade.finding.v1.Finding
+	(*Incident)(nil),              // 10: palisade.finding.v1.Incident
+	(*Repeats)(nil),               // 11: palisade.finding.v1.Repeats
+	nil,                           // 12: palisade.finding.v1.Workload.LabelsEntry
+	nil,                           // 13: palisade.finding.v1.Workload.PodLabelsEntry
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*v1.ProcessKey)(nil),         // 15: palisade.event.v1.ProcessKey
+	(*v1.Event)(nil),              // 16: palisade.event.v1.Event
 }
 var file_palisade_finding_v1_finding_proto_depIdxs = []int32{
 	2,  // 0: palisade.finding.v1.Workload.metadata:type_name -> palisade.finding.v1.MetadataState
-	9,  // 1: palisade.finding.v1.Workload.labels:type_name -> palisade.finding.v1.Workload.LabelsEntry
-	10, // 2: palisade.finding.v1.Process.key:type_name -> palisade.event.v1.ProcessKey
-	3,  // 3: palisade.finding.v1.Action.kind:type_name -> palisade.finding.v1.ActionKind
-	4,  // 4: palisade.finding.v1.Action.outcome:type_name -> palisade.finding.v1.ActionOutcome
-	11, // 5: palisade.finding.v1.Action.time:type_name -> google.protobuf.Timestamp
-	11, // 6: palisade.finding.v1.Finding.time:type_name -> google.protobuf.Timestamp
-	0,  // 7: palisade.finding.v1.Finding.priority:type_name -> palisade.finding.v1.Priority
-	1,  // 8: palisade.finding.v1.Finding.effect:type_name -> palisade.finding.v1.Effect
-	5,  // 9: palisade.finding.v1.Finding.workload:type_name -> palisade.finding.v1.Workload
-	6,  // 10: palisade.finding.v1.Finding.process:type_name -> palisade.finding.v1.Process
-	6,  // 11: palisade.finding.v1.Finding.ancestry:type_name -> palisade.finding.v1.Process
-	12, // 12: palisade.finding.v1.Finding.event:type_name -> palisade.event.v1.Event
-	7,  // 13: palisade.finding.v1.Finding.action:type_name -> palisade.finding.v1.Action
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	12, // 1: palisade.finding.v1.Workload.labels:type_name -> palisade.finding.v1.Workload.LabelsEntry
+	6,  // 2: palisade.finding.v1.Workload.mounts:type_name -> palisade.finding.v1.Mount
+	14, // 3: palisade.finding.v1.Workload.start_time:type_name -> google.protobuf.Timestamp
+	13, // 4: palisade.finding.v1.Workload.pod_labels:type_name -> palisade.finding.v1.Workload.PodLabelsEntry
+	15, // 5: palisade.finding.v1.Process.key:type_name -> palisade.event.v1.ProcessKey
+	3,  // 6: palisade.finding.v1.Action.kind:type_name -> palisade.finding.v1.ActionKind
+	4,  // 7: palisade.finding.v1.Action.outcome:type_name -> palisade.finding.v1.ActionOutcome
+	14, // 8: palisade.finding.v1.Action.time:type_name -> google.protobuf.Timestamp
+	14, // 9: palisade.finding.v1.Finding.time:type_name -> google.protobuf.Timestamp
+	0,  // 10: palisade.finding.v1.Finding.priority:type_name -> palisade.finding.v1.Priority
+	1,  // 11: palisade.finding.v1.Finding.effect:type_name -> palisade.finding.v1.Effect
+	5,  // 12: palisade.finding.v1.Finding.workload:type_name -> palisade.finding.v1.Workload
+	7,  // 13: palisade.finding.v1.Finding.process:type_name -> palisade.finding.v1.Process
+	7,  // 14: palisade.finding.v1.Finding.ancestry:type_name -> palisade.finding.v1.Process
+	16, // 15: palisade.finding.v1.Finding.event:type_name -> palisade.event.v1.Event
+	8,  // 16: palisade.finding.v1.Finding.action:type_name -> palisade.finding.v1.Action
+	11, // 17: palisade.finding.v1.Finding.repeats:type_name -> palisade.finding.v1.Repeats
+	10, // 18: palisade.finding.v1.Finding.incident:type_name -> palisade.finding.v1.Incident
+	7,  // 19: palisade.finding.v1.Incident.origin:type_name -> palisade.finding.v1.Process
+	14, // 20: palisade.finding.v1.Repeats.first:type_name -> google.protobuf.Timestamp
+	14, // 21: palisade.finding.v1.Repeats.last:type_name -> google.protobuf.Timestamp
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_palisade_finding_v1_finding_proto_init() }
@@ -865,7 +1176,7 @@ func file_palisade_finding_v1_finding_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_finding_v1_finding_proto_rawDesc), len(file_palisade_finding_v1_finding_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   5,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -23,7 +23,7 @@ func TestCapture(t *testing.T) {
 	if *captureTo == "" {
 		t.Skip("only with -capture")
 	}
-	w := load(t, 16<<20)
+	w := borrow(t)
 	ours := map[uint32]bool{}
 	for class := range triggers {
 		dir, err := filepath.EvalSymlinks(t.TempDir())

@@ -189,11 +189,7 @@ func TestGuardsDeny(t *testing.T) {
 // short counts what of a class was lost or dropped.
 func short(t *testing.T, w *watcher, class string) uint64 {
 	t.Helper()
-	lost, err := w.set.Lost()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return lost[record.KindOfClass(class)]
+	return w.lost(t)[record.KindOfClass(class)]
 }
 
 // TestGuardsKill is what the tier does that cannot deny: who passes a guard is dead before it can use what it got.

@@ -29,7 +29,11 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
 		os.Exit(play(role))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := shared.close(); err != nil {
+		code = fails(fmt.Errorf("close the shared set: %w", err))
+	}
+	os.Exit(code)
 }
 
 // tierVariable is set where the kernel must allow a certain tier.
@@ -39,6 +43,8 @@ const tierVariable = "PALISADE_TEST_WANT_TIER"
 type watcher struct {
 	set    *probe.Set
 	reader *ring.Reader
+	// lostBefore is what the set's counters said when it was borrowed.
+	lostBefore [record.Kinds]uint64
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -47,22 +53,15 @@ type watcher struct {
 	family map[uint32]bool
 }
 
-// watch loads the probes and collects what they say until the test ends.
+// watch borrows the shared set and collects what it says until the test ends.
 func watch(t *testing.T) *watcher {
 	t.Helper()
-	w := load(t, 16<<20)
+	w := borrow(t)
 	w.start(t)
 	return w
 }
 
-func load(t *testing.T, ringBytes uint32) *watcher {
-	t.Helper()
-	cfg := probe.DefaultConfig()
-	cfg.UrgentBytes, cfg.BulkBytes = ringBytes, ringBytes
-	cfg.Rates = probe.Rates{} // what a test does is its own rate
-	return loadWith(t, cfg)
-}
-
+// loadWith loads a set that is the test's own.
 func loadWith(t *testing.T, cfg probe.Config) *watcher {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -72,15 +71,21 @@ func loadWith(t *testing.T, cfg probe.Config) *watcher {
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
-	if want := os.Getenv(tierVariable); want != "" && string(set.Tier()) != want {
-		t.Errorf("tier = %s, want %s: %v", set.Tier(), want, set.Worse())
-	}
 	t.Cleanup(func() {
 		if err := set.Close(); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 	})
-	return newWatcher(set)
+	w := newWatcher(set)
+	w.checkTier(t)
+	return w
+}
+
+func (w *watcher) checkTier(t *testing.T) {
+	t.Helper()
+	if want := os.Getenv(tierVariable); want != "" && string(w.set.Tier()) != want {
+		t.Errorf("tier = %s, want %s: %v", w.set.Tier(), want, w.set.Worse())
+	}
 }
 
 func newWatcher(set *probe.Set) *watcher {
@@ -94,16 +99,16 @@ func (w *watcher) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.reader = reader
-	runReader(t, reader)
+	t.Cleanup(startReader(t, reader))
 }
 
-// runReader runs a reader until the test ends, which it must survive without a record that it cannot decode.
-func runReader(t *testing.T, reader *ring.Reader) {
+// startReader starts a reader. stop ends it, which it must survive without a record that it cannot decode.
+func startReader(t *testing.T, reader *ring.Reader) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- reader.Run(ctx) }()
-	t.Cleanup(func() {
+	return func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("ring: %v", err)
@@ -114,7 +119,7 @@ func runReader(t *testing.T, reader *ring.Reader) {
 		if err := reader.Close(); err != nil {
 			t.Errorf("Close ring: %v", err)
 		}
-	})
+	}
 }
 
 func decoder() record.Decoder {
@@ -157,10 +162,22 @@ func (w *watcher) await(t *testing.T, what string, match func(*eventv1.Event) bo
 		select {
 		case <-changed:
 		case <-deadline:
-			lost, err := w.set.Lost()
-			t.Fatalf("no event: %s, among %d (lost %v, %v): %v", what, seen, lost, err, byClass(events))
+			t.Fatalf("no event: %s, among %d (lost %v): %v", what, seen, w.lost(t), byClass(events))
 		}
 	}
+}
+
+// lost counts, by kind, the records that were lost or dropped since the test has the set, whoever's they are.
+func (w *watcher) lost(t *testing.T) [record.Kinds]uint64 {
+	t.Helper()
+	lost, err := w.set.Lost()
+	if err != nil {
+		t.Error(err)
+	}
+	for kind, before := range w.lostBefore {
+		lost[kind] -= before
+	}
+	return lost
 }
 
 // byClass says what there was.

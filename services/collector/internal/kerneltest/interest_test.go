@@ -139,8 +139,7 @@ func (w *watcher) awaitCount(t *testing.T, want int, pid uint32, inode uint64) {
 		select {
 		case <-changed:
 		case <-deadline:
-			lost, err := w.set.Lost()
-			t.Fatalf("%d opens, want %d (lost %v, %v)", got, want, lost, err)
+			t.Fatalf("%d opens, want %d (lost %v)", got, want, w.lost(t))
 		}
 	}
 }

@@ -143,7 +143,7 @@ func TestB25ArgumentsHiddenFromTheSnapshot(t *testing.T) {
 	if !ok {
 		t.Skip("no machine code for " + runtime.GOARCH)
 	}
-	w := load(t, 1<<20)
+	w := borrow(t)
 	path := filepath.Join(t.TempDir(), "forgetful")
 	programOf(t, path, code)
 	cmd := exec.CommandContext(t.Context(), path, "--evil")

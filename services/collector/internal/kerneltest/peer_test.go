@@ -94,9 +94,7 @@ func TestInterestInPeers(t *testing.T) {
 
 // A peer that nobody asked for costs the workload nothing of its rate, and is not counted as missing.
 func TestPeersOfNoInterestCostNoRate(t *testing.T) {
-	cfg := unbounded()
-	cfg.Rates = probe.Rates{BulkPerSecond: 1, BurstSeconds: 3}
-	w := loadWith(t, cfg)
+	w := bounded(t, probe.Rates{BulkPerSecond: 1, BurstSeconds: 3})
 	w.start(t)
 	w.wants(t, towards(&collectorv1.Network{Cidr: "127.77.0.0/16"}))
 	mine := newWorkload(t)

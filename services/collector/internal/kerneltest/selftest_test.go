@@ -24,7 +24,7 @@ var beyond = []string{"egress", "ingress", "move_mount", "sb_umount", "sb_pivotr
 
 // Every program that is attached really runs, as far as the collector can find out by itself.
 func TestB24SelfTestSeesEveryHookFire(t *testing.T) {
-	w := load(t, 4<<20)
+	w := borrow(t)
 	report, err := selftest.Run(w.set, decoder())
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func leavesOutItsOwn(t *testing.T, w *watcher, own ring.Own) {
 		t.Fatal(err)
 	}
 	reader.LeaveOut(own)
-	runReader(t, reader)
+	t.Cleanup(startReader(t, reader))
 	fd, err := unix.MemfdCreate("after", unix.MFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
@@ -66,11 +66,12 @@ func leavesOutItsOwn(t *testing.T, w *watcher, own ring.Own) {
 // A hook whose link is gone is silent: a required one ends the start, another one is reported.
 func TestSelfTestReportsASilentHook(t *testing.T) {
 	required, optional := "file_open", "path_chmod"
-	w := load(t, 4<<20)
+	others := linksHeld(t)
+	w := loadWith(t, unbounded())
 	if w.set.Tier() == probe.TierTracepoint {
 		required, optional = "sys_exit", "signal_generate"
 	}
-	detach(t, w.set, optional)
+	detach(t, w.set, optional, others)
 	report, err := selftest.Run(w.set, decoder())
 	if err != nil {
 		t.Fatal(err)
@@ -80,15 +81,42 @@ func TestSelfTestReportsASilentHook(t *testing.T) {
 			t.Errorf("%s is %s %s", hook.Hook.Name, hook.State, hook.Why)
 		}
 	}
-	detach(t, w.set, required)
+	detach(t, w.set, required, others)
 	_, err = selftest.Run(w.set, decoder())
 	if !errors.Is(err, selftest.ErrSilent) || !strings.Contains(err.Error(), "hook "+required) || !strings.Contains(err.Error(), w.set.Release()) {
 		t.Errorf("Run = %v, want ErrSilent of %s on %s", err, required, w.set.Release())
 	}
 }
 
-// detach takes a hook's only link away, by putting another file in the place of its descriptor.
-func detach(t *testing.T, set *probe.Set, hook string) {
+// linksHeld are the descriptors of this process that are links: the id of each one's program.
+func linksHeld(t *testing.T) map[int]uint32 {
+	t.Helper()
+	descriptors, err := filepath.Glob("/proc/self/fdinfo/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := map[int]uint32{}
+	for _, path := range descriptors {
+		raw, _ := os.ReadFile(path) // one that Glob itself had open is gone
+		_, after, ok := strings.Cut(string(raw), "prog_id:")
+		if !ok || !strings.Contains(string(raw), "link_id:") {
+			continue
+		}
+		var id uint32
+		if _, err := fmt.Sscan(after, &id); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := strconv.Atoi(filepath.Base(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		links[fd] = id
+	}
+	return links
+}
+
+// detach takes a hook's only link away, by putting another file in the place of its descriptor. Others' links are left alone.
+func detach(t *testing.T, set *probe.Set, hook string, others map[int]uint32) {
 	t.Helper()
 	i := slices.IndexFunc(set.Programs(), func(p probe.Program) bool { return p.Hook.Name == hook })
 	name := set.Programs()[i].Hook.Program
@@ -97,31 +125,17 @@ func detach(t *testing.T, set *probe.Set, hook string) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	descriptors, err := filepath.Glob("/proc/self/fdinfo/*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range descriptors {
-		raw, _ := os.ReadFile(path) // one that Glob itself had open is gone
-		var id uint32
-		if _, after, ok := strings.Cut(string(raw), "prog_id:"); !ok || !strings.Contains(string(raw), "link_id:") {
+	links := linksHeld(t)
+	for fd, id := range links {
+		if _, other := others[fd]; other || !strings.HasPrefix(name, programName(t, id)) {
 			continue
-		} else if _, err := fmt.Sscan(after, &id); err != nil {
-			t.Fatal(err)
-		}
-		if !strings.HasPrefix(name, programName(t, id)) {
-			continue
-		}
-		fd, err := strconv.Atoi(filepath.Base(path))
-		if err != nil {
-			t.Fatal(err)
 		}
 		if err := unix.Dup3(int(null.Fd()), fd, unix.O_CLOEXEC); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	t.Fatalf("no link of %s among %d descriptors", name, len(descriptors))
+	t.Fatalf("no link of %s among %d", name, len(links))
 }
 
 // programName is at most 15 bytes of it.

@@ -16,7 +16,7 @@ func TestSnapshotSeesAnOlderProcess(t *testing.T) {
 	cmd := actor(t, "wait", "some", "argument")
 	cmd.Dir = t.TempDir()
 	talk(t, cmd).expect(t, "ready")
-	w := load(t, 1<<20)
+	w := borrow(t)
 	events, err := snapshot.Snapshot{Open: w.set.Tasks, Decoder: decoder(), Proc: "/proc"}.Processes(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -89,9 +89,19 @@ func call(number uint32) []byte {
 	return append(binary.LittleEndian.AppendUint32([]byte{0xb8}, number), 0x0f, 0x05) // mov $number, %eax; syscall
 }
 
+// One set learns for all of these: to load it is not what they are about, but for the last.
 func TestLearnsSystemCalls(t *testing.T) {
-	w := loadWith(t, learning())
-	told := report(t, w.set)
+	cfg := learning()
+	cfg.Pins = mountPins(t)
+	w := loadWith(t, cfg)
+	t.Run("each workload's own", func(t *testing.T) { learnsByWorkload(t, w.set) })
+	t.Run("B15: the workload's in all its cgroups", func(t *testing.T) { learnsOfNestedCgroups(t, w.set) })
+	t.Run("outlive the collector", func(t *testing.T) { learnedOutliveTheCollector(t, w.set, cfg) })
+}
+
+func learnsByWorkload(t *testing.T, set *probe.Set) {
+	t.Helper()
+	told := report(t, set)
 	ours := newWorkload(t)
 	if err := ours.runIn(t, nil); err != nil {
 		t.Fatal(err)
@@ -136,17 +146,17 @@ func learnOtherTables(t *testing.T, ours workload, told chan *eventv1.Event) {
 }
 
 // What a workload does in cgroups of its own making is its doing, and they push nobody's set out of the kernel's map.
-func TestB15LearnedSystemCallsAreTheWorkloads(t *testing.T) {
-	w := loadWith(t, learning())
+func learnsOfNestedCgroups(t *testing.T, set *probe.Set) {
+	t.Helper()
 	ours := newWorkload(t)
-	register(t, workloadTable(t, w.set), ours.id)
+	register(t, workloadTable(t, set), ours.id)
 	for range 3 {
 		below := workload{directory: ours.nested(t, 2)}
 		below.id = inodeOf(t, below.directory)
 		if err := below.runIn(t, call(unix.SYS_GETPPID)); err != nil {
 			t.Fatal(err)
 		}
-		sets, err := w.set.Syscalls()
+		sets, err := set.Syscalls()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +164,7 @@ func TestB15LearnedSystemCallsAreTheWorkloads(t *testing.T) {
 			t.Errorf("a nested cgroup has a set of its own: %v", got.Numbers())
 		}
 	}
-	learned(t, report(t, w.set), ours, eventv1.Abi_ABI_NATIVE, unix.SYS_EXECVE, unix.SYS_GETPPID)
+	learned(t, report(t, set), ours, eventv1.Abi_ABI_NATIVE, unix.SYS_EXECVE, unix.SYS_GETPPID)
 }
 
 func learns(set *probe.Set) bool {
@@ -162,7 +172,7 @@ func learns(set *probe.Set) bool {
 }
 
 func TestLearnsNothingUnlessAsked(t *testing.T) {
-	w := load(t, 1<<20)
+	w := borrow(t)
 	if learns(w.set) {
 		t.Error("sys_enter is attached, want it only on demand")
 	}
@@ -176,12 +186,10 @@ func TestLearnsNothingUnlessAsked(t *testing.T) {
 }
 
 // What was learned outlives the collector, and what a workload does without one is learned too.
-func TestLearnedSystemCallsOutliveTheCollector(t *testing.T) {
-	cfg := learning()
-	cfg.Pins = mountPins(t)
-	before := loadWith(t, cfg)
+func learnedOutliveTheCollector(t *testing.T, set *probe.Set, cfg probe.Config) {
+	t.Helper()
 	ours := newWorkload(t)
-	if err := before.set.Close(); err != nil {
+	if err := set.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := ours.runIn(t, call(unix.SYS_GETPPID)); err != nil {

@@ -31,6 +31,11 @@ func register(t *testing.T, table *workloads.Table, cgroups ...uint64) {
 	if err := table.Register(cgroups); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := table.Forget(cgroups); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // disguised makes a cgroup below another one whose name is that of somebody else's container.
@@ -93,16 +98,9 @@ func TestB17ANestedCgroupBelongsToItsWorkload(t *testing.T) {
 	}
 }
 
-// What the kernel has found is found anew after each change, and by the next collector.
+// What the kernel has found is found anew after each change, and by who reads the maps next, as the next collector does.
 func TestWorkloadsComeAndGo(t *testing.T) {
-	cfg := pinned(mountPins(t))
-	w := loadWith(t, cfg)
-	t.Cleanup(func() {
-		if err := w.set.Remove(); err != nil {
-			t.Error(err)
-		}
-	})
-	w.start(t)
+	w := watch(t)
 	outer := newWorkload(t)
 	below := outer.nested(t, 1)
 	table := workloadTable(t, w.set)
@@ -139,7 +137,7 @@ func TestWorkloadsComeAndGo(t *testing.T) {
 }
 
 func TestRegisterTakesAllOrNone(t *testing.T) {
-	w := load(t, 1<<20)
+	w := borrow(t)
 	table := workloadTable(t, w.set)
 	if err := table.Register([]uint64{77, 1}); !errors.Is(err, workloads.ErrInvalid) || table.Len() != 0 {
 		t.Errorf("Register(root) = %v with %d registered, want ErrInvalid and none", err, table.Len())
@@ -157,9 +155,7 @@ func TestRegisterTakesAllOrNone(t *testing.T) {
 // A workload that makes cgroups has its rate once, and what is over it is counted as the workload's.
 func TestB15ANewCgroupIsNoNewRate(t *testing.T) {
 	const cgroups, opens, burst = 5, 40, 10
-	cfg := unbounded()
-	cfg.Rates = probe.Rates{BulkPerSecond: 1, BurstSeconds: burst}
-	w := loadWith(t, cfg)
+	w := bounded(t, probe.Rates{BulkPerSecond: 1, BurstSeconds: burst})
 	w.start(t)
 	outer := newWorkload(t)
 	register(t, workloadTable(t, w.set), outer.id)

@@ -1,6 +1,6 @@
-// Package container asks containerd, through the gate, which containers run. Data in: containerd's lists and events;
-// data out: workload.Update. It is the only package of the correlator that knows containerd's API, and it can only
-// read: the gate forwards nothing else.
+// Package container asks the container runtimes, through the gate, which containers run. Data in: lists and events of
+// containerd, and of Docker and Podman; data out: workload.Update, one container once. It is the only package of the
+// correlator that knows runtimes' APIs, and it can only read: the gate forwards nothing else.
 package container
 
 import (
@@ -8,12 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
+	"strings"
 	"time"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
@@ -54,15 +55,12 @@ func (c Config) Validate() error {
 type Watcher struct {
 	cfg     Config
 	client  *client.Client
-	log     *slog.Logger
 	updates chan workload.Update
 	asked   chan struct{}
 	// known caches descriptions. A container's image and labels are read once, when it first appears: what its tag
 	// means later says nothing about it. Only Run's goroutine uses it.
-	known map[workload.Ref]known
-
-	mu  sync.Mutex
-	err error // why containerd is not followed, nil if it is; guarded by mu
+	known  map[workload.Ref]known
+	health health
 }
 
 // known is a description and when it was made.
@@ -81,8 +79,8 @@ func New(cfg Config, conn *grpc.ClientConn, log *slog.Logger) (*Watcher, error) 
 		return nil, fmt.Errorf("containerd client: %w", err)
 	}
 	return &Watcher{
-		cfg: cfg, client: c, log: log, updates: make(chan workload.Update), asked: make(chan struct{}, 1),
-		known: map[workload.Ref]known{}, err: errNotYet,
+		cfg: cfg, client: c, updates: make(chan workload.Update), asked: make(chan struct{}, 1),
+		known: map[workload.Ref]known{}, health: health{runtime: "containerd", log: log, err: errNotYet},
 	}, nil
 }
 
@@ -99,22 +97,8 @@ func (w *Watcher) Ask() {
 
 // Err is why containerd is not followed at the moment, nil if it is. Safe for concurrent use.
 func (w *Watcher) Err() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.err
-}
-
-func (w *Watcher) setErr(ctx context.Context, err error) {
-	w.mu.Lock()
-	before := w.err
-	w.err = err
-	w.mu.Unlock()
-	switch {
-	case err != nil && before == nil:
-		w.log.WarnContext(ctx, "Lost the container runtime", "err", err)
-	case err == nil && before != nil:
-		w.log.InfoContext(ctx, "Follows the container runtime")
-	}
+	err, _ := w.health.get()
+	return err
 }
 
 // send hands an update over, or gives up with ctx.
@@ -198,9 +182,10 @@ func (w *Watcher) describe(ctx context.Context, ref workload.Ref, image string) 
 	if err == nil {
 		description.Image = c.Image
 		description.Labels = c.Labels
-		description.ContainerName = c.Labels["io.kubernetes.container.name"]
-		description.PodName = c.Labels["io.kubernetes.pod.name"]
-		description.PodNamespace = c.Labels["io.kubernetes.pod.namespace"]
+		setPod(description, c.Labels)
+		if err := w.describeSpec(ctx, description, c); err != nil {
+			return nil, err
+		}
 	}
 	if description.Image == "" { // Docker's namespace has none
 		return w.remember(ref, description, err == nil), nil
@@ -213,6 +198,44 @@ func (w *Watcher) describe(ctx context.Context, ref workload.Ref, image string) 
 		description.ImageDigest = found.Target.Digest.String()
 	}
 	return w.remember(ref, description, true), nil
+}
+
+// setPod takes the pod's facts out of the labels that the kubelet gives every container.
+func setPod(w *findingv1.Workload, labels map[string]string) {
+	if name := labels["io.kubernetes.container.name"]; name != "" {
+		w.ContainerName = name
+	}
+	w.PodName = labels["io.kubernetes.pod.name"]
+	w.PodNamespace = labels["io.kubernetes.pod.namespace"]
+	w.PodUid = labels["io.kubernetes.pod.uid"]
+}
+
+// describeSpec adds what the container's specification says, and its pod's labels, which its sandbox's container has.
+func (w *Watcher) describeSpec(ctx context.Context, description *findingv1.Workload, c containers.Container) error {
+	if c.Spec == nil {
+		return nil
+	}
+	s := parseSpec(c.Spec.GetValue())
+	description.Mounts = s.mounts()
+	description.Privileged = s.privileged()
+	sandbox := s.Annotations["io.kubernetes.cri.sandbox-id"]
+	if sandbox == "" || sandbox == c.ID {
+		return nil
+	}
+	pod, err := w.client.ContainerService().Get(ctx, sandbox)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("get sandbox: %w", err)
+	}
+	description.PodLabels = map[string]string{}
+	for name, value := range pod.Labels {
+		if !strings.HasPrefix(name, "io.kubernetes.") && !strings.HasPrefix(name, "io.cri-containerd") {
+			description.PodLabels[name] = value
+		}
+	}
+	return nil
 }
 
 // remember caches a description that is worth it.

@@ -32,24 +32,13 @@ const (
 
 // Run follows containerd until ctx ends, again from a full list whenever the connection was lost.
 func (w *Watcher) Run(ctx context.Context) error {
-	retry := firstRetry
-	for ctx.Err() == nil {
-		started := time.Now()
+	return again(ctx, func(ctx context.Context) error {
 		err := w.follow(ctx)
-		if ctx.Err() != nil {
-			break
+		if ctx.Err() == nil {
+			w.health.set(ctx, err)
 		}
-		w.setErr(ctx, err)
-		if time.Since(started) > lastRetry {
-			retry = firstRetry
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(retry):
-		}
-		retry = min(2*retry, lastRetry)
-	}
-	return ctx.Err()
+		return err
+	})
 }
 
 // follow subscribes, lists, and then passes on what changes. It returns when the subscription ends.
@@ -60,7 +49,7 @@ func (w *Watcher) follow(ctx context.Context) error {
 	if err := w.list(ctx); err != nil {
 		return err
 	}
-	w.setErr(ctx, nil)
+	w.health.set(ctx, nil)
 	relist := time.NewTicker(w.cfg.Relist)
 	defer relist.Stop()
 	for {

@@ -87,6 +87,8 @@ type Item struct {
 	Kill *enforcerv1.KillRequest
 	// Doing begins the action's detail: "prevent: degraded to kill (tier tracepoint)".
 	Doing string
+	// Alike says that findings like it may be told as one.
+	Alike bool
 	// Span is the batch's, whose children the calls become.
 	Span trace.SpanContext
 	// Done is called once the uplink has the finding.

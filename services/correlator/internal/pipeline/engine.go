@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
@@ -25,6 +26,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/dnsname"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/process"
+	"github.com/palisade-sec/palisade/services/correlator/internal/profile"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 	"github.com/palisade-sec/palisade/services/correlator/internal/window"
@@ -55,6 +57,15 @@ type Bookmark interface {
 	Save(mark bookmark.Mark) error
 }
 
+// Recorder is shown what the engine takes in, in its order. *tap.Tap is one. Nothing of it blocks.
+type Recorder interface {
+	// Joins has a value when somebody wants a snapshot, which Begin takes.
+	Joins() <-chan struct{}
+	Begin(at time.Time, parts []*correlatorv1.RecordedEntry)
+	Batch(at time.Time, b *subscription.Batch)
+	News(at time.Time, u workload.Update)
+}
+
 // Deps are the parts an engine works with.
 type Deps struct {
 	Rules *rule.Set
@@ -72,12 +83,18 @@ type Deps struct {
 	Seen     bookmark.Mark
 	Bookmark Bookmark
 	// Reopen asks for a new snapshot, and does not block; nil if there is nobody to ask.
-	Reopen  func()
+	Reopen func()
+	// Recorder and Profile may be nil.
+	Recorder Recorder
+	Profile  *profile.Profile
+	// Now is the clock, time.Now if it is nil.
+	Now     func() time.Time
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
 }
 
-// Engine is the pipeline. Its Run is one goroutine; only Facts and Matches may be called beside it.
+// Engine is the pipeline. Its Run is one goroutine; only Facts and Matches may be called beside it. A replay calls Batch, News and
+// Tick, of which Run is made, instead of Run.
 type Engine struct {
 	cfg     Config
 	deps    Deps
@@ -96,6 +113,8 @@ type Engine struct {
 	// losers are the workloads of cgroups that records are missing of, until the next sweep; nil for one nobody knows.
 	losers map[uint64]*findingv1.Workload
 	now    func() time.Time
+	swept  time.Time
+	turns  int
 	// judged and yield are here, and not made for each event, so that one that matches nothing allocates nothing.
 	judged judged
 	yield  func(*rule.Rule)
@@ -124,9 +143,12 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
 	e := &Engine{
 		cfg: cfg, deps: deps, tree: process.New(cfg.Processes.KeepExited), held: newHolds(cfg.Hold.Events),
-		matches: newMatches(deps.Rules), metrics: m, losers: map[uint64]*findingv1.Workload{}, now: time.Now,
+		matches: newMatches(deps.Rules), metrics: m, losers: map[uint64]*findingv1.Workload{}, now: deps.Now,
 		windows: window.New(), names: dnsname.New(),
 		tracer: otel.Tracer("github.com/palisade-sec/palisade/services/correlator"),
 	}
@@ -156,29 +178,28 @@ func (e *Engine) Run(ctx context.Context) error {
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	defer e.remember(ctx)
-	for turns := 1; ; {
+	var joins <-chan struct{}
+	if e.deps.Recorder != nil {
+		joins = e.deps.Recorder.Joins()
+	}
+	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case batch := <-e.deps.Batches:
-			err = e.batch(ctx, batch)
+			err = e.Batch(ctx, batch)
 		case update := <-e.deps.Runtime.Updates():
-			if e.index.Apply(update) {
-				err = e.retry(ctx)
-			}
+			err = e.News(ctx, update)
 		case set := <-e.deps.Reloads:
 			e.adopt(set)
+		case <-joins:
+			e.deps.Recorder.Begin(e.now(), e.snapshot())
 		case <-timer.C: // something has waited long enough
 		case <-sweep.C:
-			e.index.Sweep()
-			clear(e.losers)
-			if turns++; turns%rememberEvery == 0 {
-				e.remember(ctx)
-			}
 		}
 		if err == nil {
-			err = e.expire(ctx)
+			err = e.Tick(ctx)
 		}
 		if err != nil {
 			return err
@@ -186,6 +207,38 @@ func (e *Engine) Run(ctx context.Context) error {
 		timer.Reset(e.held.next(e.now(), idle))
 		e.metrics.observe(e)
 	}
+}
+
+// Batch takes in one batch of events.
+func (e *Engine) Batch(ctx context.Context, b *subscription.Batch) error {
+	if e.deps.Recorder != nil {
+		e.deps.Recorder.Batch(e.now(), b)
+	}
+	return e.batch(ctx, b)
+}
+
+// News takes in what the container runtime says.
+func (e *Engine) News(ctx context.Context, u workload.Update) error {
+	if e.deps.Recorder != nil {
+		e.deps.Recorder.News(e.now(), u)
+	}
+	if e.index.Apply(u) {
+		return e.retry(ctx)
+	}
+	return nil
+}
+
+// Tick does what is due by the clock: it lets go of what has waited long enough, and forgets what has expired.
+func (e *Engine) Tick(ctx context.Context) error {
+	if now := e.now(); now.Sub(e.swept) >= sweepEvery {
+		e.swept = now
+		e.index.Sweep()
+		clear(e.losers)
+		if e.turns++; e.turns%rememberEvery == 0 {
+			e.remember(ctx)
+		}
+	}
+	return e.expire(ctx)
 }
 
 const (
@@ -198,7 +251,7 @@ const (
 	idle = time.Second
 )
 
-// batch takes in one batch of events.
+// batch learns from and judges each event that has not been taken in before.
 func (e *Engine) batch(ctx context.Context, b *subscription.Batch) error {
 	parent := propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": b.GetTraceparent()})
 	ctx, span := e.tracer.Start(parent, "correlate batch", trace.WithAttributes(

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+	"github.com/palisade-sec/palisade/services/correlator/internal/process"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 )
@@ -30,6 +32,7 @@ func (e *Engine) finding(r *rule.Rule) *findingv1.Finding {
 		Ancestry:    ancestry(j.image),
 		Event:       lightEvent(j.event),
 		Traceparent: j.batch.GetTraceparent(),
+		Incident:    e.incident(r, j.entry, j.image),
 	}
 }
 
@@ -72,4 +75,32 @@ func describe(p *field.Process, maxExe, maxArgv int) *findingv1.Process {
 		Key:  &eventv1.ProcessKey{Pid: p.Key.PID, StartBoottimeNs: p.Key.StartBoottimeNs},
 		Name: shorten(p.Name, maxName), Exe: shorten(p.Exe, maxExe), Argv: argv, Uid: p.UID,
 	}
+}
+
+// incident is what a finding about the process belongs to, nil if the process is not known. It is derived and not remembered: a
+// correlator that was restarted goes on with the same incident.
+func (e *Engine) incident(r *rule.Rule, entry *process.Entry, image *field.Process) *findingv1.Incident {
+	if entry == nil {
+		return nil
+	}
+	origin := image
+	for range maxAncestors {
+		above := e.tree.Parent(entry)
+		if above == nil || !together(entry, above) {
+			break
+		}
+		entry, origin = above, above.Image
+	}
+	sum := sha256.New()
+	fmt.Fprintln(sum, e.judged.batch.GetBootId(), entry.Key.PID, entry.Key.StartBoottimeNs)
+	return &findingv1.Incident{Id: hex.EncodeToString(sum.Sum(nil)[:16]), Origin: describe(origin, maxAncestorExe, maxAncestorArgv), Kind: r.Incident}
+}
+
+// together says whether a process and its parent are of one container; where neither is of one that is known, of one session in
+// the same namespaces.
+func together(entry, above *process.Entry) bool {
+	if entry.Home != 0 || above.Home != 0 {
+		return entry.Home == above.Home
+	}
+	return entry.PIDNS == above.PIDNS && entry.MntNS == above.MntNS && entry.Image.Session == above.Image.Session
 }

@@ -22,7 +22,7 @@ func (e *Engine) judge(ctx context.Context, s subject) (bool, error) {
 	j := &e.judged
 	j.context.Event, j.context.Process, j.context.Workload = s.event, s.image, w
 	j.subject, j.found = s, j.found[:0]
-	e.deps.Rules.Match(&j.context, e.yield)
+	e.deps.Profile.Match(e.deps.Rules, &j.context, e.yield)
 	for _, r := range j.found {
 		if err := e.found(ctx, r); err != nil {
 			return true, err
@@ -45,6 +45,8 @@ func (e *Engine) found(ctx context.Context, r *rule.Rule) error {
 	item := delivery.Item{Finding: e.finding(r)}
 	if word := effectWord(r.Effect); word != "" {
 		e.act(&item, word)
+	} else {
+		item.Alike = true
 	}
 	return e.put(ctx, e.judged.subject, item)
 }

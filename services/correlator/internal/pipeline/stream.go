@@ -23,6 +23,7 @@ const (
 // stream is what is known of the collector's runs.
 type stream struct {
 	instance string
+	bootID   string
 	tier     string
 	// last is the last event's time, before is that of the instance before this one, zero once it is settled whether
 	// anything was missed.
@@ -46,6 +47,7 @@ func (s *stream) resume(mark bookmark.Mark) {
 
 // begin takes in whose batch it is.
 func (s *stream) begin(b *subscription.Batch) {
+	s.bootID = b.GetBootId()
 	if instance := b.GetInstance(); instance != s.instance {
 		if s.instance != "" && s.before.IsZero() {
 			s.before, s.former = s.last, s.epoch

@@ -139,19 +139,24 @@ func comparePositions(a, b Position) int {
 
 // Match calls yield for every enabled rule that the event matches, in the order of the files.
 func (s *Set) Match(c *field.Context, yield func(*Rule)) {
+	for _, candidate := range s.candidatesOf(c) {
+		if candidate.match(c) {
+			yield(candidate.rule)
+		}
+	}
+}
+
+// candidatesOf are the rules that may match the event.
+func (s *Set) candidatesOf(c *field.Context) []candidate {
 	i := slotOf(c.Event)
 	if i < 0 {
-		return
+		return nil
 	}
 	name := ""
 	if c.Process != nil {
 		name = c.Process.Name
 	}
-	for _, candidate := range s.candidates[i].For(name) {
-		if candidate.match(c) {
-			yield(candidate.rule)
-		}
-	}
+	return s.candidates[i].For(name)
 }
 
 // numSlots is a slot for each kind of event, and one for each kind of access of an open: most rules are about one of them.
@@ -163,6 +168,13 @@ func slotOf(e *eventv1.Event) int {
 		return field.NumKinds + int(interest.AccessOf(open.GetFlags()))
 	}
 	return field.KindOf(e).Index()
+}
+
+// Try calls try for every rule that Match would try on the event, with its condition, for whoever measures them.
+func (s *Set) Try(c *field.Context, try func(r *Rule, match func(*field.Context) bool)) {
+	for _, candidate := range s.candidatesOf(c) {
+		try(candidate.rule, candidate.match)
+	}
 }
 
 // Rules are all rules, enabled or not, in the order of the files. The caller must not change them.

@@ -1,5 +1,5 @@
-// Package server answers what people ask the correlator: which rules are in force, and how often each matched. Data in:
-// the compiled rules and their counts; data out: RuleService.
+// Package server answers what people ask the correlator: which rules are in force, how often each matched, and what the pipeline
+// takes in. Data in: the compiled rules and their counts, a tap; data out: RuleService, RecordingService.
 package server
 
 import (
@@ -7,16 +7,20 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	"github.com/palisade-sec/palisade/internal/rpc"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
+	"github.com/palisade-sec/palisade/services/correlator/internal/tap"
 )
 
 // Callers says who may call what. A method without a line is refused.
 func Callers() rpc.Callers {
 	return rpc.Callers{
-		correlatorv1.RuleService_ListRules_FullMethodName: {rpc.Operator}, // palisade rules
+		correlatorv1.RecordingService_Record_FullMethodName: {rpc.Operator}, // palisade record
+		correlatorv1.RuleService_ListRules_FullMethodName:   {rpc.Operator}, // palisade rules
 	}
 }
 
@@ -26,18 +30,39 @@ type Rules interface {
 	Of(r *rule.Rule) uint64
 }
 
-// Server is RuleService.
+// Server is RuleService and RecordingService.
 type Server struct {
 	correlatorv1.UnimplementedRuleServiceServer
+	correlatorv1.UnimplementedRecordingServiceServer
 	rules Rules
+	tap   *tap.Tap
 }
 
-// New returns a server of the rules in force.
-func New(rules Rules) *Server { return &Server{rules: rules} }
+// New returns a server of the rules in force and a tap of the pipeline.
+func New(rules Rules, tap *tap.Tap) *Server { return &Server{rules: rules, tap: tap} }
 
-// Register adds the service to a server.
+// Register adds the services to a server.
 func (s *Server) Register(registrar grpc.ServiceRegistrar) {
 	correlatorv1.RegisterRuleServiceServer(registrar, s)
+	correlatorv1.RegisterRecordingServiceServer(registrar, s)
+}
+
+// Record streams what the pipeline takes in until the caller has enough.
+func (s *Server) Record(_ *correlatorv1.RecordRequest, stream correlatorv1.RecordingService_RecordServer) error {
+	reader, err := s.tap.Open()
+	if err != nil {
+		return status.Error(codes.ResourceExhausted, err.Error())
+	}
+	defer reader.Close()
+	for {
+		entry, err := reader.Next(stream.Context())
+		if err != nil {
+			return status.FromContextError(err).Err()
+		}
+		if err := stream.Send(&correlatorv1.RecordResponse{Entry: entry}); err != nil {
+			return err
+		}
+	}
 }
 
 // ListRules returns every rule, in the order of the files. One that is switched off has the effect disable.

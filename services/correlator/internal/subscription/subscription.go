@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
+	"github.com/palisade-sec/palisade/internal/rpc"
 )
 
 // Waits between two attempts to subscribe.
@@ -141,7 +142,7 @@ func (s *Subscription) session(ctx context.Context) (received bool, err error) {
 	case <-s.reopen: // this stream's snapshot answers what was asked before it
 	default:
 	}
-	stream, err := s.client.StreamEvents(ctx)
+	stream, err := s.client.StreamEvents(ctx, grpc.ForceCodecV2(rpc.FastCodec()))
 	if err != nil {
 		cancel()
 		return false, err
