@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -214,8 +215,8 @@ func (r *Runtimes) pid(ref workload.Ref) uint32 {
 
 // description is a container's, in the words of the last source that has one: Docker's before containerd's.
 func (r *Runtimes) description(ref workload.Ref) *findingv1.Workload {
-	for i := len(r.claims) - 1; i >= 0; i-- {
-		if c, ok := r.claims[i][ref]; ok && c.workload != nil {
+	for _, claims := range slices.Backward(r.claims) {
+		if c, ok := claims[ref]; ok && c.workload != nil {
 			return c.workload
 		}
 	}

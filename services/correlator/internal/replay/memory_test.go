@@ -26,7 +26,6 @@ import (
 // of every thousandth process the exit is lost.
 type churn struct {
 	containers, lifetimes int // of a container
-	settle                bool
 
 	begun            bool
 	made             int
