@@ -102,7 +102,7 @@ func TestFieldsOfEmptyEvents(t *testing.T) {
 
 // lookup finds a field by its name alone, or one of a label.
 func lookup(name string) (field.Field, error) {
-	return field.Lookup(name, "app", name == "container.label")
+	return field.Lookup(name, "app", name == "container.label" || name == "k8s.pod.label")
 }
 
 func checkKinds(t *testing.T, kind string, c *field.Context) {

@@ -33,6 +33,9 @@ var workloadFields = map[string]Field{
 	"container.info":             {Doc: "container's id, name and image, for outputs", Str: containerInfo},
 	"container.label":            {Doc: "a label of the container: container.label[NAME]", arg: requiredKey, strKey: label},
 	"container.labels":           {Doc: "labels of the container as name:value, joined by commas", Show: showLabels, Str: labelsText},
+	"container.privileged":       {Doc: "the container has all devices and capabilities, and nothing is masked", Type: Bool, Num: privileged},
+	"container.start_ts":         {Doc: "when the runtime started the container, nanoseconds since 1970; containerd does not tell", Type: Number, Num: containerStart},
+	"k8s.pod.label":              {Doc: "a label of the pod: k8s.pod.label[NAME]", arg: requiredKey, strKey: podLabel},
 	"k8s.pod.uid":                {Doc: "pod's unique id", Str: podUID},
 	"k8s.pod.id":                 {Doc: "the same as k8s.pod.uid", Str: podUID},
 	"k8s.pod.name":               {Doc: "pod's name", Str: workloadStr((*findingv1.Workload).GetPodName)},
@@ -82,7 +85,34 @@ func containerType(c *Context) (string, bool) {
 // podUIDLabel is what Kubernetes' runtimes put on each container of a pod.
 const podUIDLabel = "io.kubernetes.pod.uid"
 
-func podUID(c *Context) (string, bool) { return label(c, podUIDLabel) }
+func podUID(c *Context) (string, bool) {
+	if uid := c.Workload.GetPodUid(); uid != "" {
+		return uid, true
+	}
+	return label(c, podUIDLabel)
+}
+
+// privileged is missing for the host, and while nobody has described the container.
+func privileged(c *Context) (int64, bool) {
+	if c.Workload.GetContainerId() == "" || c.Workload.GetMetadata() != findingv1.MetadataState_METADATA_STATE_KNOWN {
+		return 0, false
+	}
+	return flag(c.Workload.GetPrivileged())
+}
+
+func containerStart(c *Context) (int64, bool) {
+	start := c.Workload.GetStartTime()
+	if start == nil {
+		return 0, false
+	}
+	return start.AsTime().UnixNano(), true
+}
+
+// podLabel is present and may be empty.
+func podLabel(c *Context, name string) (string, bool) {
+	value, ok := c.Workload.GetPodLabels()[name]
+	return value, ok
+}
 
 // label is present and may be empty.
 func label(c *Context, name string) (string, bool) {

@@ -151,6 +151,7 @@ func (d *decoder) workload() *findingv1.Workload {
 			*to = s
 		}
 	}
+	w.Privileged = in.boolean("privileged")
 	if labels := in.get("labels"); labels != nil {
 		w.Labels = map[string]string{}
 		for i := 0; i+1 < len(labels.Content); i += 2 {
