@@ -3,8 +3,8 @@
 //
 // # Privileges
 //
-// Runs as uid 10002 without capabilities, network or child processes. Reads rule files, writes one small file (how far
-// events were seen) in its state directory; speaks to
+// Runs as uid 10002 without capabilities, network or child processes. Reads rule files, writes how far
+// events were seen and what images were learned to do in its state directory; speaks to
 // collector, gate, enforcer and uplink over their unix sockets, each of which it refuses unless that process's uid
 // serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events and containerd's
 // word on which pid is a container's; nothing that comes out of a container, names and arguments included, is more
@@ -25,6 +25,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/telemetry"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/model"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/server"
 )
@@ -45,6 +46,7 @@ type settings struct {
 	Gate      container.Config         `yaml:"gate"`
 	Enforcer  delivery.EnforcerConfig  `yaml:"enforcer"`
 	Uplink    delivery.UplinkConfig    `yaml:"uplink"`
+	Models    model.Config             `yaml:"models"`
 }
 
 // Validate reports every fault.
@@ -53,7 +55,7 @@ func (s settings) Validate() error {
 	if !filepath.IsAbs(s.StateDirectory) {
 		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
 	}
-	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate())
+	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate(), s.Models.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -65,7 +67,7 @@ func defaultSettings() (settings, error) {
 	engine := pipeline.DefaultConfig()
 	return settings{
 		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
-		Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
+		Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(), Models: model.DefaultConfig(),
 	}, err
 }
 
@@ -118,6 +120,7 @@ func run(ctx context.Context, env daemon.Env) error {
 		return err
 	}
 	server.New(rules, p.engine.Matches(), p.tap).Register(calls)
+	server.NewModels(p.modelBook()).Register(calls)
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err

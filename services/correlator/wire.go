@@ -17,6 +17,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/model"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
@@ -93,6 +94,7 @@ type parts struct {
 	delivery    *delivery.Delivery
 	engine      *pipeline.Engine
 	tap         *tap.Tap
+	models      *model.Store // nil if nothing is learned
 	interest    string // what the collector is asked for
 }
 
@@ -103,6 +105,9 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		log.Warn("Cannot tell how far events had been seen before", "err", err)
 	}
 	interest := set.Interest()
+	if cfg.Models.Enabled {
+		interest = interest.Or(model.Interest())
+	}
 	p = &parts{interest: interest.String(), tap: tap.New()}
 	defer func() {
 		if err != nil {
@@ -127,10 +132,17 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if p.delivery, err = delivery.New(cfg.Enforcer, cfg.Uplink, out, log, registry); err != nil {
 		return p, err
 	}
-	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
+	deps := pipeline.Deps{
 		Rules: set, Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.delivery, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
-	})
+	}
+	if cfg.Models.Enabled {
+		if p.models, err = model.Open(cfg.Models, cfg.StateDirectory, log); err != nil {
+			return p, err
+		}
+		deps.Models = p.models
+	}
+	p.engine, err = pipeline.New(cfg.pipeline(), deps)
 	return p, err
 }
 
@@ -140,9 +152,17 @@ func (p *parts) close() {
 	}
 }
 
+// modelBook is the learner, nil if nothing is learned.
+func (p *parts) modelBook() *model.Learner {
+	if p.models == nil {
+		return nil
+	}
+	return p.models.Learner
+}
+
 // tasks are the parts that run.
 func (p *parts) tasks() []daemon.Task {
-	return []daemon.Task{
+	tasks := []daemon.Task{
 		{Name: "kill", Run: p.delivery.RunKills},
 		{Name: "push", Run: p.delivery.RunPushes},
 		{Name: "correlate", Run: p.engine.Run},
@@ -150,6 +170,10 @@ func (p *parts) tasks() []daemon.Task {
 		{Name: "register", Run: p.registrar.Run},
 		{Name: "events", Run: p.events.Run},
 	}
+	if p.models != nil {
+		tasks = append(tasks, daemon.Task{Name: "models", Run: p.models.Run})
+	}
+	return tasks
 }
 
 // status describes the correlator to people.
@@ -167,6 +191,14 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 	answer := &processv1.GetStatusResponse{Healthy: true, Facts: p.engine.Facts()}
 	answer.Facts = append(answer.Facts,
 		&processv1.Fact{Name: "findings queued", Value: strconv.Itoa(p.delivery.Queued())}, &processv1.Fact{Name: "interest", Value: p.interest})
+	if p.models != nil {
+		answer.Facts = append(answer.Facts, p.models.Facts()...)
+		if err := p.models.Err(); err != nil {
+			answer.Warnings = append(answer.Warnings, fmt.Sprintf("models: %v", err))
+		}
+	} else {
+		answer.Facts = append(answer.Facts, &processv1.Fact{Name: "models", Value: "off"})
+	}
 	for _, peer := range peers {
 		state := "connected"
 		if peer.err != nil {

@@ -185,6 +185,9 @@ func (x *Index) tell(cgroupID uint64, bound bool) {
 	}
 }
 
+// IsHost says whether a place is in both of the host's namespaces.
+func (x *Index) IsHost(at Place) bool { return x.isHost(at) }
+
 // isHost says whether a place is in both of the host's namespaces.
 func (x *Index) isHost(at Place) bool {
 	if x.hostPID == 0 {
