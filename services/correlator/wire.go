@@ -95,7 +95,7 @@ type parts struct {
 	engine      *pipeline.Engine
 	tap         *tap.Tap
 	models      *model.Store // nil if nothing is learned
-	interest    string // what the collector is asked for
+	interest    string       // what the collector is asked for
 }
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.

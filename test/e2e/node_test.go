@@ -23,9 +23,10 @@ type node struct {
 	run        string // directory of sockets
 	bin        string // its own copies of the binaries
 	state      string
-	nodes      string // address of 8084
-	people     string // address of 8083
-	ephemeral  bool   // state is thrown away
+	nodes      string   // address of 8084
+	people     string   // address of 8083
+	ephemeral  bool     // state is thrown away
+	words      []string // more words for `palisade up`
 	up         *exec.Cmd
 	ended      chan struct{}
 	stdout     *output
@@ -105,10 +106,10 @@ func (n *node) upArguments() []string {
 	if n.ephemeral {
 		state = []string{"--ephemeral"}
 	}
-	return append([]string{
+	return append(append([]string{
 		"up", "--run", n.run, "--containerd-socket", n.containerd.Socket,
 		"--nodes-listen", n.nodes, "--people-listen", n.people, "--node-name", "e2e-node",
-	}, state...)
+	}, state...), n.words...)
 }
 
 func (n *node) hasEnded() bool {

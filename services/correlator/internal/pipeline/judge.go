@@ -62,7 +62,8 @@ func (e *Engine) anomalies(ctx context.Context, found []model.Anomaly) error {
 }
 
 // enter notes that a process runs a container's program and not its runtime's any more, which still is in the container's cgroup,
-// and whether the runtime started it.
+// and whether the runtime started it. A runtime executes itself in the host's pid namespace. So do all programs of a
+// container that shares that namespace, of which nothing is learned therefore.
 func (e *Engine) enter(s *subject) {
 	if e.deps.Models == nil {
 		return
@@ -71,10 +72,10 @@ func (e *Engine) enter(s *subject) {
 	parent := e.tree.Parent(s.entry)
 	inside := parent != nil && parent.Entered
 	switch {
-	case kind == field.KindExec && !e.index.IsHost(s.place):
+	case kind == field.KindExec && !e.index.InHostPIDs(s.place):
 		s.started = !s.entry.Entered && !inside
 		s.entry.Entered = true
-	case kind == field.KindExisting && !e.index.IsHost(s.place), inside:
+	case kind == field.KindExisting && !e.index.InHostPIDs(s.place), inside:
 		s.entry.Entered = true
 	}
 	if kind == field.KindExisting {
