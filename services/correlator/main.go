@@ -3,8 +3,8 @@
 //
 // # Privileges
 //
-// Runs as uid 10002 without capabilities, network or child processes. Reads rule files, writes one small file (how far
-// events were seen) in its state directory; speaks to
+// Runs as uid 10002 without capabilities, network or child processes. Reads rule files, writes how far
+// events were seen and what images were learned to do in its state directory; speaks to
 // collector, gate, enforcer and uplink over their unix sockets, each of which it refuses unless that process's uid
 // serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events and containerd's
 // word on which pid is a container's; nothing that comes out of a container, names and arguments included, is more
@@ -25,6 +25,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/telemetry"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/model"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/reload"
 	"github.com/palisade-sec/palisade/services/correlator/internal/repeat"
@@ -51,6 +52,7 @@ type settings struct {
 	Enforcer  delivery.EnforcerConfig  `yaml:"enforcer"`
 	Uplink    delivery.UplinkConfig    `yaml:"uplink"`
 	Reload    reload.Config            `yaml:"reload"`
+	Models    model.Config             `yaml:"models"`
 }
 
 // Validate reports every fault.
@@ -60,7 +62,7 @@ func (s settings) Validate() error {
 		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
 	}
 	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate(),
-		s.Reload.Validate())
+		s.Reload.Validate(), s.Models.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -73,7 +75,7 @@ func defaultSettings() (settings, error) {
 	return settings{
 		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
 		Repeats: repeat.DefaultConfig(), Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
-		Reload: reload.DefaultConfig(),
+		Reload: reload.DefaultConfig(), Models: model.DefaultConfig(),
 	}, err
 }
 
@@ -142,6 +144,7 @@ func run(ctx context.Context, env daemon.Env) error {
 		return err
 	}
 	server.New(p.engine.Matches(), p.tap).Register(calls)
+	server.NewModels(p.modelBook()).Register(calls)
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err

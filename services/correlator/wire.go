@@ -15,6 +15,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/model"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
 	"github.com/palisade-sec/palisade/services/correlator/internal/reload"
@@ -55,6 +56,7 @@ type parts struct {
 	engine      *pipeline.Engine
 	rules       *reload.Watcher
 	tap         *tap.Tap
+	models      *model.Store // nil if nothing is learned
 }
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
@@ -78,7 +80,12 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		peers[name] = conn
 		p.connections = append(p.connections, conn)
 	}
-	p.events = subscription.New(peers["collector"], set.Interest().Message(), log)
+	if cfg.Models.Enabled {
+		if p.models, err = model.Open(cfg.Models, cfg.StateDirectory, log); err != nil {
+			return p, err
+		}
+	}
+	p.events = subscription.New(peers["collector"], p.interestOf(set).Message(), log)
 	if p.runtime, err = container.NewRuntimes(cfg.Gate, peers["gate"], runtimeSockets(cfg), log); err != nil {
 		return p, err
 	}
@@ -94,11 +101,15 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if p.rules, err = reload.New(cfg.Reload, cfg.Rules, load, log, registry); err != nil {
 		return p, err
 	}
-	p.engine, err = pipeline.New(cfg.pipeline(), pipeline.Deps{
-		Rules: set, Reloads: p.rules.Sets(), Adopted: func(set *rule.Set) { p.events.SetInterest(set.Interest().Message()) },
+	deps := pipeline.Deps{
+		Rules: set, Reloads: p.rules.Sets(), Adopted: func(set *rule.Set) { p.events.SetInterest(p.interestOf(set).Message()) },
 		Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.repeats, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
-	})
+	}
+	if p.models != nil {
+		deps.Models = p.models
+	}
+	p.engine, err = pipeline.New(cfg.pipeline(), deps)
 	return p, err
 }
 
@@ -119,7 +130,7 @@ func (p *parts) close() {
 
 // tasks are the parts that run.
 func (p *parts) tasks() []daemon.Task {
-	return []daemon.Task{
+	tasks := []daemon.Task{
 		{Name: "kill", Run: p.delivery.RunKills},
 		{Name: "push", Run: p.delivery.RunPushes},
 		{Name: "repeats", Run: p.repeats.Run},
@@ -129,6 +140,10 @@ func (p *parts) tasks() []daemon.Task {
 		{Name: "events", Run: p.events.Run},
 		{Name: "rules", Run: p.rules.Run},
 	}
+	if p.models != nil {
+		tasks = append(tasks, daemon.Task{Name: "models", Run: p.models.Run})
+	}
+	return tasks
 }
 
 // status describes the correlator to people.
@@ -145,13 +160,14 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 	}
 	answer := &processv1.GetStatusResponse{Healthy: true, Facts: p.engine.Facts()}
 	answer.Facts = append(answer.Facts,
-		&processv1.Fact{Name: "findings queued", Value: strconv.Itoa(p.delivery.Queued())}, &processv1.Fact{Name: "interest", Value: p.engine.Matches().Set().Interest().String()},
+		&processv1.Fact{Name: "findings queued", Value: strconv.Itoa(p.delivery.Queued())}, &processv1.Fact{Name: "interest", Value: p.interestOf(p.engine.Matches().Set()).String()},
 		&processv1.Fact{Name: "rules loaded", Value: p.rules.State().Loaded.UTC().Format(time.RFC3339)})
 	if state := p.rules.State(); state.Err != nil {
 		answer.Healthy = false
 		answer.Warnings = append(answer.Warnings, fmt.Sprintf("rule files have changed and are not in force since %s, the old rules are: %v: see `palisade rules check`",
 			state.Since.UTC().Format(time.RFC3339), state.Err))
 	}
+	p.modelStatus(answer)
 	for _, peer := range peers {
 		state := "connected"
 		if peer.err != nil {

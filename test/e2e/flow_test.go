@@ -22,6 +22,7 @@ type finding struct {
 	Node     string `json:"node"`
 	Rule     string `json:"rule"`
 	Effect   string `json:"effect"`
+	Output   string `json:"output"`
 	Workload struct {
 		ContainerID string `json:"container_id"`
 		Image       string `json:"image"`

@@ -24,9 +24,10 @@ type node struct {
 	run        string // directory of sockets
 	bin        string // its own copies of the binaries
 	state      string
-	nodes      string // address of 8084
-	people     string // address of 8083
-	ephemeral  bool   // state is thrown away
+	nodes      string   // address of 8084
+	people     string   // address of 8083
+	ephemeral  bool     // state is thrown away
+	words      []string // more words for `palisade up`
 	up         *exec.Cmd
 	ended      chan struct{}
 	stdout     *output
@@ -114,10 +115,10 @@ func (n *node) upArguments() []string {
 	if n.docker != "" {
 		state = append(state, "--docker-socket", n.docker)
 	}
-	return append([]string{
+	return append(append([]string{
 		"up", "--run", n.run, "--containerd-socket", n.containerd.Socket,
 		"--nodes-listen", n.nodes, "--people-listen", n.people, "--node-name", "e2e-node",
-	}, state...)
+	}, state...), n.words...)
 }
 
 func (n *node) hasEnded() bool {

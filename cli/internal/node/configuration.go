@@ -20,6 +20,10 @@ func (s Settings) configurations(table privilege.Table) map[string]fields {
 	if rules == nil {
 		rules = []string{}
 	}
+	correlator := fields{"sockets": sockets, "rules": rules, "state_directory": s.stateDirectory("correlator")}
+	if s.Models {
+		correlator["models"] = fields{"enabled": true, "learn": s.ModelsLearn.String(), "dry_run": s.ModelsDryRun.String()}
+	}
 	return map[string]fields{
 		"collector":  {"sockets": sockets, "probes": fields{"pins": s.pins()}},
 		"correlator": {"sockets": sockets, "rules": rules, "state_directory": s.stateDirectory("correlator")},

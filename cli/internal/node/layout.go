@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/palisade-sec/palisade/internal/privilege"
 )
@@ -34,6 +35,9 @@ type Settings struct {
 	PeopleListen string
 	// Rules are files and directories added to the built-in rules.
 	Rules []string
+	// Models lets the correlator learn what images do, for so long each.
+	Models                    bool
+	ModelsLearn, ModelsDryRun time.Duration
 	// TraceEndpoint is the OTLP endpoint; empty switches tracing off.
 	TraceEndpoint string
 }

@@ -71,6 +71,13 @@ type Interest struct {
 	Peers Peers
 }
 
+// Or is what either wants.
+func (i Interest) Or(other Interest) Interest {
+	return Interest{
+		Kinds: i.Kinds | other.Kinds, Reads: i.Reads.Or(other.Reads), Writes: i.Writes.Or(other.Writes), Peers: i.Peers.Or(other.Peers),
+	}
+}
+
 // peerKinds are those whose peers can be chosen.
 const peerKinds = field.KindConnect | field.KindSend
 

@@ -25,6 +25,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/dnsname"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+	"github.com/palisade-sec/palisade/services/correlator/internal/model"
 	"github.com/palisade-sec/palisade/services/correlator/internal/process"
 	"github.com/palisade-sec/palisade/services/correlator/internal/profile"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
@@ -66,6 +67,14 @@ type Recorder interface {
 	News(at time.Time, u workload.Update)
 }
 
+// Models learn what the containers of an image do, and say what is unusual. *model.Learner is one. Nothing of it blocks for long.
+type Models interface {
+	Observe(s model.Sighting) []model.Anomaly
+	Suspect(w *findingv1.Workload, priority findingv1.Priority)
+	Lost(w *findingv1.Workload, count uint64)
+	Tick(now time.Time, running []*findingv1.Workload)
+}
+
 // Deps are the parts an engine works with.
 type Deps struct {
 	Rules *rule.Set
@@ -84,6 +93,8 @@ type Deps struct {
 	Bookmark Bookmark
 	// Reopen asks for a new snapshot, and does not block; nil if there is nobody to ask.
 	Reopen func()
+	// Models learn what images do; nil if nothing is learned.
+	Models Models
 	// Recorder and Profile may be nil.
 	Recorder Recorder
 	Profile  *profile.Profile
@@ -115,6 +126,8 @@ type Engine struct {
 	now    func() time.Time
 	swept  time.Time
 	turns  int
+	// early are sets of system calls whose container is not known yet.
+	early []subject
 	// judged and yield are here, and not made for each event, so that one that matches nothing allocates nothing.
 	judged judged
 	yield  func(*rule.Rule)
@@ -126,6 +139,10 @@ type subject struct {
 	image *field.Process
 	entry *process.Entry
 	place workload.Place
+	// entered and started are for models; see enter.
+	entered, started bool
+	// since is when a set of system calls began to wait.
+	since time.Time
 	batch *subscription.Batch
 	span  trace.SpanContext
 }
@@ -234,6 +251,9 @@ func (e *Engine) Tick(ctx context.Context) error {
 		e.swept = now
 		e.index.Sweep()
 		clear(e.losers)
+		if err := e.learn(ctx, now); err != nil {
+			return err
+		}
 		if e.turns++; e.turns%rememberEvery == 0 {
 			e.remember(ctx)
 		}
@@ -295,13 +315,14 @@ func (e *Engine) event(ctx context.Context, s subject) error {
 	case entry != nil:
 		s.entry, s.image = entry, entry.Shown(s.event)
 		s.place = placeOf(s.event, entry.MntNS, entry.PIDNS)
+		e.enter(&s)
 		if e.index.Observe(entry) {
 			if err := e.retry(ctx); err != nil {
 				return err
 			}
 		}
 	case field.KindOf(s.event) == 0:
-		return nil // Loss, Started, SyscallsUsed: no process's
+		return e.syscalls(ctx, s) // Loss, Started, SyscallsUsed: no process's
 	default: // the kernel's own doing, such as a datagram that had waited
 		ns := s.event.GetNamespaces()
 		s.image = &field.Process{Name: s.event.GetComm(), LoginUID: field.NoLogin}

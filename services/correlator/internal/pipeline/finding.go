@@ -18,21 +18,28 @@ import (
 
 // finding is the subject under judgement as a finding of a rule.
 func (e *Engine) finding(r *rule.Rule) *findingv1.Finding {
+	f := e.describe(r.Name, r.Output(&e.judged.context))
+	f.Priority, f.Effect, f.Tags = r.Priority, r.Effect, r.Tags
+	if f.Incident != nil {
+		f.Incident.Kind = r.Incident
+	}
+	return f
+}
+
+// describe is the subject under judgement as a finding of that name.
+func (e *Engine) describe(rule, output string) *findingv1.Finding {
 	j := &e.judged
 	return &findingv1.Finding{
-		Id:          findingID(j.batch, j.event, r.Name),
+		Id:          findingID(j.batch, j.event, rule),
 		Time:        j.event.GetTime(),
-		Rule:        r.Name,
-		Priority:    r.Priority,
-		Effect:      r.Effect,
-		Output:      shorten(strings.ToValidUTF8(r.Output(&j.context), "\uFFFD"), maxOutput),
-		Tags:        r.Tags,
+		Rule:        rule,
+		Output:      shorten(strings.ToValidUTF8(output, "\uFFFD"), maxOutput),
 		Workload:    lightWorkload(j.context.Workload),
-		Process:     describe(j.image, maxExe, maxArgv),
+		Process:     program(j.image, maxExe, maxArgv),
 		Ancestry:    ancestry(j.image),
 		Event:       lightEvent(j.event),
 		Traceparent: j.batch.GetTraceparent(),
-		Incident:    e.incident(r, j.entry, j.image),
+		Incident:    e.incident(j.entry, j.image),
 	}
 }
 
@@ -60,13 +67,13 @@ func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
 func ancestry(p *field.Process) []*findingv1.Process {
 	var out []*findingv1.Process
 	for p = p.Parent; p != nil && len(out) < maxAncestors; p = p.Parent {
-		out = append(out, describe(p, maxAncestorExe, maxAncestorArgv))
+		out = append(out, program(p, maxAncestorExe, maxAncestorArgv))
 	}
 	return out
 }
 
-// describe is a process for people, with at most so many bytes of path and arguments.
-func describe(p *field.Process, maxExe, maxArgv int) *findingv1.Process {
+// program is a process for people, with at most so many bytes of path and arguments.
+func program(p *field.Process, maxExe, maxArgv int) *findingv1.Process {
 	argv := head(p.Argv, maxArgv)
 	if p.ArgvCut && (len(argv) == 0 || argv[len(argv)-1] != cutMark) {
 		argv = append(slices.Clip(argv), cutMark)
@@ -79,7 +86,7 @@ func describe(p *field.Process, maxExe, maxArgv int) *findingv1.Process {
 
 // incident is what a finding about the process belongs to, nil if the process is not known. It is derived and not remembered: a
 // correlator that was restarted goes on with the same incident.
-func (e *Engine) incident(r *rule.Rule, entry *process.Entry, image *field.Process) *findingv1.Incident {
+func (e *Engine) incident(entry *process.Entry, image *field.Process) *findingv1.Incident {
 	if entry == nil {
 		return nil
 	}
@@ -93,7 +100,7 @@ func (e *Engine) incident(r *rule.Rule, entry *process.Entry, image *field.Proce
 	}
 	sum := sha256.New()
 	fmt.Fprintln(sum, e.judged.batch.GetBootId(), entry.Key.PID, entry.Key.StartBoottimeNs)
-	return &findingv1.Incident{Id: hex.EncodeToString(sum.Sum(nil)[:16]), Origin: describe(origin, maxAncestorExe, maxAncestorArgv), Kind: r.Incident}
+	return &findingv1.Incident{Id: hex.EncodeToString(sum.Sum(nil)[:16]), Origin: program(origin, maxAncestorExe, maxAncestorArgv)}
 }
 
 // together says whether a process and its parent are of one container; where neither is of one that is known, of one session in

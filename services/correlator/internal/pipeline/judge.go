@@ -3,12 +3,15 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	enforcerv1 "github.com/palisade-sec/palisade/api/palisade/enforcer/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/field"
+	"github.com/palisade-sec/palisade/services/correlator/internal/model"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/window"
 )
@@ -28,7 +31,119 @@ func (e *Engine) judge(ctx context.Context, s subject) (bool, error) {
 			return true, err
 		}
 	}
-	return true, nil
+	return true, e.unusual(ctx)
+}
+
+// unusual lets the models see the subject under judgement, after the rules: what a rule finds grave is not learned.
+func (e *Engine) unusual(ctx context.Context) error {
+	j := &e.judged
+	if e.deps.Models == nil || j.entry != nil && !j.entered {
+		return nil
+	}
+	return e.anomalies(ctx, e.deps.Models.Observe(model.Sighting{
+		Workload: j.context.Workload, Event: j.event, Process: j.image, Started: j.started,
+	}))
+}
+
+// anomalies makes findings of what is unusual about the subject under judgement.
+func (e *Engine) anomalies(ctx context.Context, found []model.Anomaly) error {
+	for i := range found {
+		a := &found[i]
+		item := delivery.Item{Finding: e.describe(a.Rule, a.Output)}
+		item.Finding.Priority, item.Finding.Effect, item.Finding.Tags = a.Priority, a.Effect, a.Tags
+		if word := effectWord(a.Effect); word != "" {
+			e.act(&item, word)
+		}
+		e.deps.Models.Suspect(e.judged.context.Workload, a.Priority)
+		if err := e.put(ctx, e.judged.subject, item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter notes that a process runs a container's program and not its runtime's any more, which still is in the container's cgroup,
+// and whether the runtime started it. A runtime executes itself in the host's pid namespace. So do all programs of a
+// container that shares that namespace, of which nothing is learned therefore.
+func (e *Engine) enter(s *subject) {
+	if e.deps.Models == nil {
+		return
+	}
+	kind := field.KindOf(s.event)
+	parent := e.tree.Parent(s.entry)
+	inside := parent != nil && parent.Entered
+	switch {
+	case kind == field.KindExec && !e.index.InHostPIDs(s.place):
+		s.started = !s.entry.Entered && !inside
+		s.entry.Entered = true
+	case kind == field.KindExisting && !e.index.InHostPIDs(s.place), inside:
+		s.entry.Entered = true
+	}
+	if kind == field.KindExisting {
+		s.started = !inside
+	}
+	s.entered = s.entry.Entered
+}
+
+const (
+	// maxEarly bounds the sets of system calls that wait, and earlyFor how long.
+	maxEarly = 1024
+	earlyFor = 30 * time.Second
+)
+
+// syscalls lets the models see which system calls a workload makes. They are told once: so they wait for their container.
+func (e *Engine) syscalls(ctx context.Context, s subject) error {
+	if e.deps.Models == nil || s.event.GetSyscallsUsed() == nil {
+		return nil
+	}
+	w := e.resident(s.event.GetCgroupId())
+	if w == nil || w.GetMetadata() == findingv1.MetadataState_METADATA_STATE_PENDING {
+		if len(e.early) < maxEarly {
+			s.since = e.now()
+			s.batch.Keep()
+			e.early = append(e.early, s)
+		}
+		return nil
+	}
+	return e.makes(ctx, s, w)
+}
+
+// makes judges a set of system calls of a workload.
+func (e *Engine) makes(ctx context.Context, s subject, w *findingv1.Workload) error {
+	s.image = &field.Process{LoginUID: field.NoLogin}
+	e.judged.context.Event, e.judged.context.Process, e.judged.context.Workload = s.event, s.image, w
+	e.judged.subject = s
+	return e.unusual(ctx)
+}
+
+// learn tells the models the time and which containers run, and of the sets of system calls whose container is known by now.
+func (e *Engine) learn(ctx context.Context, now time.Time) error {
+	if e.deps.Models == nil {
+		return nil
+	}
+	tasks, _ := e.index.Tasks()
+	running := make([]*findingv1.Workload, len(tasks))
+	for i := range tasks {
+		running[i] = tasks[i].Workload
+	}
+	e.deps.Models.Tick(now, running)
+	early := e.early
+	e.early = nil
+	for _, s := range early {
+		w := e.resident(s.event.GetCgroupId())
+		known := w != nil && w.GetMetadata() != findingv1.MetadataState_METADATA_STATE_PENDING
+		switch {
+		case known:
+			if err := e.makes(ctx, s, w); err != nil {
+				return err
+			}
+		case now.Sub(s.since) < earlyFor:
+			e.early = append(e.early, s)
+			continue
+		}
+		s.batch.Release()
+	}
+	return nil
 }
 
 // found makes a finding of a rule that the subject under judgement matches, and sends it on its way. A rule that asks for several
@@ -43,6 +158,9 @@ func (e *Engine) found(ctx context.Context, r *rule.Rule) error {
 		}
 	}
 	item := delivery.Item{Finding: e.finding(r)}
+	if e.deps.Models != nil {
+		e.deps.Models.Suspect(e.judged.context.Workload, r.Priority)
+	}
 	if word := effectWord(r.Effect); word != "" {
 		e.act(&item, word)
 	} else {

@@ -48,6 +48,13 @@ func (e *Engine) lost(ctx context.Context, s subject, loss *eventv1.Loss) error 
 		e.deps.Reopen()
 	}
 	whose, name := e.loser(s.event.GetCgroupId())
+	if e.deps.Models != nil {
+		if name == "unknown" {
+			e.deps.Models.Lost(nil, loss.GetCount()) // it may have been anybody's
+		} else {
+			e.deps.Models.Lost(whose, loss.GetCount())
+		}
+	}
 	return e.own(ctx, s, whose, RuleLost,
 		fmt.Sprintf("Events %s | class=%s count=%d reason=%s container=%s", reason.verb, class, loss.GetCount(), reason.words, name))
 }

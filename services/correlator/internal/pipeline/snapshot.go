@@ -49,6 +49,8 @@ func (e *Engine) Restore(part *correlatorv1.Snapshot) {
 	for _, event := range part.GetProcesses() {
 		if entry := e.tree.Apply(event); entry != nil {
 			e.index.Observe(entry)
+			s := subject{event: event, entry: entry, place: placeOf(event, entry.MntNS, entry.PIDNS)}
+			e.enter(&s)
 		}
 	}
 	e.index.Apply(workload.Update{Running: workload.TasksOf(part.GetTasks())})

@@ -33,6 +33,10 @@ type Entry struct {
 	// Searched is the workload index's mark: at which of its generations no ancestor had a home.
 	Searched uint64
 
+	// Entered: it, or the process that forked it, executed a program outside the host's pid namespace. What a runtime does before it starts
+	// a container's program is not that container's doing. The pipeline sets it; a child has its parent's.
+	Entered bool
+
 	// firstChild is the earliest start of a child that links to Image, zero if there is none.
 	firstChild uint64
 

@@ -207,6 +207,7 @@ func (t *Tree) fork(parent *Entry, f *eventv1.Fork) {
 		child = t.add(key)
 	}
 	t.adopt(child, parent.Key)
+	child.Entered = child.Entered || parent.Entered
 	if child.known {
 		return // its own events came first and say more
 	}

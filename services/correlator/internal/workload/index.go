@@ -185,6 +185,11 @@ func (x *Index) tell(cgroupID uint64, bound bool) {
 	}
 }
 
+// InHostPIDs says whether a place is in the host's pid namespace, whatever mounts it sees: services have mounts of their own.
+func (x *Index) InHostPIDs(at Place) bool {
+	return at.PIDNS == x.hostPID || x.hostPID == 0 && at.PIDNS == initialPIDNamespace
+}
+
 // isHost says whether a place is in both of the host's namespaces.
 func (x *Index) isHost(at Place) bool {
 	if x.hostPID == 0 {
