@@ -97,6 +97,7 @@ func TestStatusNamesEveryMissingPeer(t *testing.T) {
 func TestCallerTableHasALineForEachMethod(t *testing.T) {
 	registered := grpc.NewServer()
 	server.New(nil, nil).Register(registered)
+	server.NewModels(nil).Register(registered)
 	methods := 0
 	for service, info := range registered.GetServiceInfo() {
 		for _, m := range info.Methods {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/palisade-sec/palisade/cli/internal/launch"
 	"github.com/palisade-sec/palisade/cli/internal/node"
 	"github.com/palisade-sec/palisade/cli/internal/show"
 	"github.com/palisade-sec/palisade/cli/internal/supervise"
@@ -184,5 +185,22 @@ func (o *options) awaitHealth(ctx context.Context, names []string, every time.Du
 		case <-ctx.Done():
 			return waiting
 		}
+	}
+}
+
+// newLaunch is how the supervisor calls itself; see package launch.
+func newLaunch() *cobra.Command {
+	return &cobra.Command{
+		Use:    "launch SPEC",
+		Short:  "Become a Palisade process (used by palisade up)",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			spec, err := launch.Decode(args[0])
+			if err != nil {
+				return err
+			}
+			return launch.Become(spec)
+		},
 	}
 }

@@ -74,7 +74,7 @@ func (e *Engine) enter(s *subject) {
 	inside := parent != nil && parent.Entered
 	switch {
 	case kind == field.KindExec && !e.index.InHostPIDs(s.place):
-		s.started = !s.entry.Entered && !inside
+		s.started = !inside // of a program that replaces another, too
 		s.entry.Entered = true
 	case kind == field.KindExisting && !e.index.InHostPIDs(s.place), inside:
 		s.entry.Entered = true
