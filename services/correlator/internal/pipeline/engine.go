@@ -340,25 +340,6 @@ func placeOf(event *eventv1.Event, mntNS, pidNS uint32) workload.Place {
 	return workload.Place{CgroupID: event.GetCgroupId(), Registered: event.GetWorkloadCgroupId(), MntNS: mntNS, PIDNS: pidNS}
 }
 
-// hold lets an event wait for its workload.
-func (e *Engine) hold(ctx context.Context, s subject) error {
-	for e.held.full() {
-		if err := e.release(ctx, e.held.oldest(), releaseFull); err != nil {
-			return err
-		}
-		if !e.held.waits(s.place.CgroupID) {
-			if done, err := e.judge(ctx, s); done || err != nil {
-				return err
-			}
-		}
-	}
-	s.batch.Keep()
-	if e.held.add(s, e.now().Add(e.cfg.Hold.For)) {
-		e.deps.Runtime.Ask()
-	}
-	return nil
-}
-
 // retry judges what waits, after a cgroup was bound. The binding may be of an ancestor, so every queue is tried.
 func (e *Engine) retry(ctx context.Context) error {
 	for _, q := range e.held.all() {

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"slices"
 	"time"
 )
@@ -78,4 +79,23 @@ func (h *holds) next(now time.Time, limit time.Duration) time.Duration {
 		return max(0, min(limit, q.deadline.Sub(now)))
 	}
 	return limit
+}
+
+// hold lets an event wait for its workload.
+func (e *Engine) hold(ctx context.Context, s subject) error {
+	for e.held.full() {
+		if err := e.release(ctx, e.held.oldest(), releaseFull); err != nil {
+			return err
+		}
+		if !e.held.waits(s.place.CgroupID) {
+			if done, err := e.judge(ctx, s); done || err != nil {
+				return err
+			}
+		}
+	}
+	s.batch.Keep()
+	if e.held.add(s, e.now().Add(e.cfg.Hold.For)) {
+		e.deps.Runtime.Ask()
+	}
+	return nil
 }
