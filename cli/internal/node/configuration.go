@@ -26,7 +26,7 @@ func (s Settings) configurations(table privilege.Table) map[string]fields {
 	}
 	return map[string]fields{
 		"collector":  {"sockets": sockets, "probes": fields{"pins": s.pins()}},
-		"correlator": {"sockets": sockets, "rules": rules, "state_directory": s.stateDirectory("correlator")},
+		"correlator": correlator,
 		"gate":       {"sockets": sockets, "containerd": fields{"socket": s.Containerd}, "docker": fields{"socket": s.Docker}, "podman": fields{"socket": s.Podman}},
 		"enforcer":   {"sockets": sockets, "audit": fields{"path": s.AuditLog()}},
 		"uplink": {
