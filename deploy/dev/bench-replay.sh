@@ -24,6 +24,7 @@ stop_all() {
 	fi
 	ctr --address "$containerd_socket" --namespace palisade-bench images rm palisade.bench/shell:1 >/dev/null 2>&1 || true
 	stop_containerd
+	find /sys/fs/cgroup -mindepth 1 -maxdepth 2 -type d -name palisade-bench -exec rmdir {} + || true # containerd's namespace
 	rm -rf "$directory"
 }
 
