@@ -250,12 +250,16 @@ static __always_inline void emit_socket_create(struct task_struct *task, __u16 f
 	submit(&r, sizeof(r), RECORD_SOCKET);
 }
 
-/* Peers that a socket has sent to, so that each is told once; the LRU may forget one and tell it again. */
+/*
+ * Peers that a process has sent to on a socket, so that each is told once; the LRU may forget one and tell it again. The process
+ * is in the key because another one's next socket may lie where this one was.
+ */
 struct peer_key {
 	__u64 sk;
 	__u8 ip[16];
 	__u16 port;
-	__u8 pad[6];
+	__u16 pad;
+	__u32 tgid;
 };
 
 struct {
@@ -265,9 +269,9 @@ struct {
 	__type(value, __u8);
 } peers SEC(".maps");
 
-static __always_inline bool peer_is_new(struct sock *sk, struct socket_record *r)
+static __always_inline bool peer_is_new(struct task_struct *task, struct sock *sk, struct socket_record *r)
 {
-	struct peer_key key = { .sk = (__u64)sk, .port = r->remote_port };
+	struct peer_key key = { .sk = (__u64)sk, .port = r->remote_port, .tgid = LOAD(task, tgid) };
 	__u8 seen = 1;
 
 	__builtin_memcpy(key.ip, r->remote, sizeof(key.ip));
@@ -290,7 +294,7 @@ static __attribute__((noinline)) int emit_send(struct task_struct *task, struct 
 	socket_fill(&b->r, sk);
 	given_fill(b, given, false);
 	now = bpf_ktime_get_boot_ns();
-	if (peer_wanted(&b->r) && peer_is_new(sk, &b->r) && admit(workload_id(task), RECORD_SEND, now)) {
+	if (peer_wanted(&b->r) && peer_is_new(task, sk, &b->r) && admit(workload_id(task), RECORD_SEND, now)) {
 		header_fill(&b->r.header, task, RECORD_SEND, now);
 		header_result(&b->r.header, result);
 		socket_submit(b, RECORD_SEND);

@@ -112,7 +112,8 @@ type legacyPeerKey struct {
 	Sk   uint64
 	Ip   [16]uint8
 	Port uint16
-	Pad  [6]uint8
+	Pad  uint16
+	Tgid uint32
 }
 
 type legacyPrefixKey struct {
