@@ -14,6 +14,7 @@ rules=()
 [[ -r $falco ]] && rules=(--rules "$(realpath "$falco")")
 directory=$(mktemp -d /run/palisade-bench-XXXXXX)
 chmod 0711 "$directory"
+trap 'rm -rf "$directory"' EXIT
 containerd_socket=$directory/containerd/containerd.sock # never the host's
 node_pid=
 
