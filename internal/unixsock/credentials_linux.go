@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
@@ -64,14 +65,32 @@ func ClientCredentials(uids ...uint32) credentials.TransportCredentials {
 type creds struct{ serverUIDs []uint32 }
 
 func (c creds) ClientHandshake(_ context.Context, _ string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	peer, err := PeerOf(conn)
+	peer, err := servedBy(conn, c.serverUIDs...)
 	if err != nil {
 		return nil, nil, err
 	}
-	if !slices.Contains(c.serverUIDs, peer.UID) {
-		return nil, nil, fmt.Errorf("%s is served by uid %d, want %v", conn.RemoteAddr(), peer.UID, c.serverUIDs)
-	}
 	return conn, peer, nil
+}
+
+// servedBy is who serves the other end of conn, an error if that is none of the uids.
+func servedBy(conn net.Conn, uids ...uint32) (Peer, error) {
+	peer, err := PeerOf(conn)
+	if err == nil && !slices.Contains(uids, peer.UID) {
+		err = fmt.Errorf("%s is served by uid %d, want %v", conn.RemoteAddr(), peer.UID, uids)
+	}
+	return peer, err
+}
+
+// Dial connects to the socket at path, and to nobody but the uid, for what speaks no gRPC. It gives up after timeout.
+func Dial(ctx context.Context, path string, uid uint32, timeout time.Duration) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := servedBy(conn, uid); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 func (c creds) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {

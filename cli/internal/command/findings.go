@@ -32,10 +32,7 @@ With -o json each finding is one line of JSON, fields as in api/palisade/finding
   palisade findings -o json | jq -r 'select(.action) | .rule'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if limit < 1 || limit > 10_000 {
-				return usageError{fmt.Errorf("--limit: %d is not 1 to 10000", limit)}
-			}
-			conn, err := opts.dial("uplink")
+			conn, err := opts.dialForFindings(limit)
 			if err != nil {
 				return err
 			}
@@ -47,17 +44,13 @@ With -o json each finding is one line of JSON, fields as in api/palisade/finding
 				}
 				return watch(cmd.Context(), conn, limit, print)
 			}
-			client := uplinkv1.NewFindingServiceClient(conn)
-			answer, err := client.ListFindings(cmd.Context(), &uplinkv1.ListFindingsRequest{Limit: limit})
-			if err != nil {
-				return opts.explain("uplink", err)
-			}
-			for _, stored := range answer.GetFindings() {
-				if err := print(stored.GetFinding()); err != nil {
+			findings, err := opts.past(cmd.Context(), conn, limit)
+			for _, f := range findings {
+				if err := print(f); err != nil {
 					return err
 				}
 			}
-			return nil
+			return err
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on showing findings as they come")
@@ -79,27 +72,41 @@ With -o json each incident is one line of JSON.`,
   palisade incidents -o json | jq -r 'select(.priority == "CRITICAL") | .workload'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if limit < 1 || limit > 10_000 {
-				return usageError{fmt.Errorf("--limit: %d is not 1 to 10000", limit)}
-			}
-			conn, err := opts.dial("uplink")
+			conn, err := opts.dialForFindings(limit)
 			if err != nil {
 				return err
 			}
 			defer conn.Close()
-			answer, err := uplinkv1.NewFindingServiceClient(conn).ListFindings(cmd.Context(), &uplinkv1.ListFindingsRequest{Limit: limit})
+			findings, err := opts.past(cmd.Context(), conn, limit)
 			if err != nil {
-				return opts.explain("uplink", err)
-			}
-			var findings []*findingv1.Finding
-			for _, stored := range answer.GetFindings() {
-				findings = append(findings, stored.GetFinding())
+				return err
 			}
 			return opts.printIncidents(cmd, show.Incidents(findings))
 		},
 	}
 	cmd.Flags().Uint32Var(&limit, "limit", 10_000, "look at no more than so many of the last findings (1 to 10000)")
 	return cmd
+}
+
+// dialForFindings connects to who keeps findings, of which at most limit are asked for.
+func (o *options) dialForFindings(limit uint32) (*grpc.ClientConn, error) {
+	if limit < 1 || limit > 10_000 {
+		return nil, usageError{fmt.Errorf("--limit: %d is not 1 to 10000", limit)}
+	}
+	return o.dial("uplink")
+}
+
+// past are the last findings, oldest first.
+func (o *options) past(ctx context.Context, conn *grpc.ClientConn, limit uint32) ([]*findingv1.Finding, error) {
+	answer, err := uplinkv1.NewFindingServiceClient(conn).ListFindings(ctx, &uplinkv1.ListFindingsRequest{Limit: limit})
+	if err != nil {
+		return nil, o.explain("uplink", err)
+	}
+	findings := make([]*findingv1.Finding, 0, len(answer.GetFindings()))
+	for _, stored := range answer.GetFindings() {
+		findings = append(findings, stored.GetFinding())
+	}
+	return findings, nil
 }
 
 func (o *options) printIncidents(cmd *cobra.Command, incidents []*show.Incident) error {

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -42,11 +43,11 @@ func oneDigest(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// models asks the correlator.
-func models[T any](cmd *cobra.Command, opts *options,
-	call func(ctx context.Context, read correlatorv1.ModelServiceClient, write correlatorv1.ModelControlServiceClient) (T, error),
-) (T, error) {
-	var none T
+// ask calls one method of the correlator's.
+func ask[Client, Request, Answer any](cmd *cobra.Command, opts *options, client func(grpc.ClientConnInterface) Client,
+	method func(Client, context.Context, Request, ...grpc.CallOption) (Answer, error), request Request,
+) (Answer, error) {
+	var none Answer
 	conn, err := opts.dial("correlator")
 	if err != nil {
 		return none, err
@@ -54,7 +55,7 @@ func models[T any](cmd *cobra.Command, opts *options,
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(cmd.Context(), statusTimeout)
 	defer cancel()
-	answer, err := call(ctx, correlatorv1.NewModelServiceClient(conn), correlatorv1.NewModelControlServiceClient(conn))
+	answer, err := method(client(conn), ctx, request)
 	if err != nil {
 		return none, opts.explain("correlator", err)
 	}
@@ -86,9 +87,8 @@ func newModelsList(opts *options) *cobra.Command {
 		Example: "  palisade models list\n  palisade models list -o json | jq -r '.models[] | select(.state == \"active\") | .image'",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			answer, err := models(cmd, opts, func(ctx context.Context, read correlatorv1.ModelServiceClient, _ correlatorv1.ModelControlServiceClient) (*correlatorv1.ListModelsResponse, error) {
-				return read.ListModels(ctx, &correlatorv1.ListModelsRequest{})
-			})
+			answer, err := ask(cmd, opts, correlatorv1.NewModelServiceClient, correlatorv1.ModelServiceClient.ListModels,
+				&correlatorv1.ListModelsRequest{})
 			switch {
 			case err != nil:
 				return err
@@ -101,9 +101,8 @@ func newModelsList(opts *options) *cobra.Command {
 }
 
 func export(cmd *cobra.Command, opts *options, digest string) (*correlatorv1.ExportModelResponse, error) {
-	return models(cmd, opts, func(ctx context.Context, read correlatorv1.ModelServiceClient, _ correlatorv1.ModelControlServiceClient) (*correlatorv1.ExportModelResponse, error) {
-		return read.ExportModel(ctx, &correlatorv1.ExportModelRequest{ImageDigest: digest})
-	})
+	return ask(cmd, opts, correlatorv1.NewModelServiceClient, correlatorv1.ModelServiceClient.ExportModel,
+		&correlatorv1.ExportModelRequest{ImageDigest: digest})
 }
 
 func newModelsShow(opts *options) *cobra.Command {
@@ -161,9 +160,8 @@ func newModelsImport(opts *options) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("models import: %w", err)
 			}
-			answer, err := models(cmd, opts, func(ctx context.Context, _ correlatorv1.ModelServiceClient, write correlatorv1.ModelControlServiceClient) (*correlatorv1.ImportModelResponse, error) {
-				return write.ImportModel(ctx, &correlatorv1.ImportModelRequest{Yaml: raw})
-			})
+			answer, err := ask(cmd, opts, correlatorv1.NewModelControlServiceClient, correlatorv1.ModelControlServiceClient.ImportModel,
+				&correlatorv1.ImportModelRequest{Yaml: raw})
 			if err != nil {
 				return err
 			}
@@ -196,9 +194,8 @@ func newModelsRelearn(opts *options) *cobra.Command {
 		Example: "  palisade models relearn 3f1a9c\n  palisade models relearn 3f1a9c --keep   # learn what is new, forget nothing",
 		Args:    oneDigest,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			answer, err := models(cmd, opts, func(ctx context.Context, _ correlatorv1.ModelServiceClient, write correlatorv1.ModelControlServiceClient) (*correlatorv1.RelearnModelResponse, error) {
-				return write.RelearnModel(ctx, &correlatorv1.RelearnModelRequest{ImageDigest: args[0], Keep: keep})
-			})
+			answer, err := ask(cmd, opts, correlatorv1.NewModelControlServiceClient, correlatorv1.ModelControlServiceClient.RelearnModel,
+				&correlatorv1.RelearnModelRequest{ImageDigest: args[0], Keep: keep})
 			if err != nil {
 				return err
 			}
@@ -217,9 +214,8 @@ func newModelsFreeze(opts *options) *cobra.Command {
 		Example: "  palisade models freeze 3f1a9c\n  palisade models freeze 3f1a9c --thaw",
 		Args:    oneDigest,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			answer, err := models(cmd, opts, func(ctx context.Context, _ correlatorv1.ModelServiceClient, write correlatorv1.ModelControlServiceClient) (*correlatorv1.FreezeModelResponse, error) {
-				return write.FreezeModel(ctx, &correlatorv1.FreezeModelRequest{ImageDigest: args[0], Thaw: thaw})
-			})
+			answer, err := ask(cmd, opts, correlatorv1.NewModelControlServiceClient, correlatorv1.ModelControlServiceClient.FreezeModel,
+				&correlatorv1.FreezeModelRequest{ImageDigest: args[0], Thaw: thaw})
 			if err != nil {
 				return err
 			}

@@ -52,18 +52,7 @@ const maxImages = 1024
 func newDockerWatcher(cfg Config, socket Socket, log *slog.Logger) *dockerWatcher {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := (&net.Dialer{Timeout: cfg.Timeout}).DialContext(ctx, "unix", socket.Path)
-			if err != nil {
-				return nil, err
-			}
-			peer, err := unixsock.PeerOf(conn)
-			if err == nil && peer.UID != socket.UID {
-				err = fmt.Errorf("%s is served by uid %d, want %d", socket.Path, peer.UID, socket.UID)
-			}
-			if err != nil {
-				return nil, errors.Join(err, conn.Close())
-			}
-			return conn, nil
+			return unixsock.Dial(ctx, socket.Path, socket.UID, cfg.Timeout)
 		},
 		DisableCompression: true, ResponseHeaderTimeout: cfg.Timeout, MaxIdleConns: 2, IdleConnTimeout: 30 * time.Second,
 	}

@@ -10,8 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
+	"github.com/palisade-sec/palisade/internal/periodic"
 	"github.com/palisade-sec/palisade/internal/statedir"
 )
 
@@ -92,17 +92,11 @@ func readModel(path string) (*model, error) {
 
 // Run writes down what changed, every so often and at the end.
 func (s *Store) Run(ctx context.Context) error {
-	ticker := time.NewTicker(s.cfg.SaveEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			s.Save()
-			return ctx.Err()
-		case <-ticker.C:
-			s.Save()
-		}
-	}
+	defer s.Save()
+	return periodic.Run(ctx, s.cfg.SaveEvery, func(context.Context) error {
+		s.Save()
+		return nil
+	})
 }
 
 // Save writes down what changed. What could not be written is tried again the next time, and Err says why.

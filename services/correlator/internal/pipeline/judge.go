@@ -14,6 +14,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/model"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/window"
+	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
 )
 
 // judge runs the rules over an event, if it is known whose it is. It returns false if that is worth waiting for.
@@ -152,7 +153,7 @@ func (e *Engine) found(ctx context.Context, r *rule.Rule) error {
 	e.matches.add(r)
 	if w := r.Window; w.Times > 0 {
 		j := &e.judged
-		key := window.Key{Rule: r.Name, Workload: workloadKey(j.context.Workload, j.place.CgroupID)}
+		key := window.Key{Rule: r.Name, Workload: workload.KeyOf(j.context.Workload, j.place.CgroupID)}
 		if !e.windows.Add(key, j.event.GetBoottimeNs(), w.Times, uint64(w.Within)) { //nolint:gosec // not negative
 			return nil
 		}
@@ -167,17 +168,6 @@ func (e *Engine) found(ctx context.Context, r *rule.Rule) error {
 		item.Alike = true
 	}
 	return e.put(ctx, e.judged.subject, item)
-}
-
-// workloadKey tells workloads apart: a container by its id, the host by none, and those that nobody has claimed by their cgroup.
-func workloadKey(w *findingv1.Workload, cgroupID uint64) string {
-	switch {
-	case w.GetContainerId() != "":
-		return w.GetContainerId()
-	case w.GetMetadata() == findingv1.MetadataState_METADATA_STATE_HOST:
-		return ""
-	}
-	return "cgroup " + decimal(cgroupID)
 }
 
 // put hands a finding over. Its batch waits for it.

@@ -12,9 +12,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/internal/periodic"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
 )
 
 // Config says what is folded.
@@ -124,7 +124,7 @@ func (f *Folder) Put(ctx context.Context, item delivery.Item) error {
 // fold returns false if the finding is to go on by itself.
 func (f *Folder) fold(item delivery.Item) bool {
 	finding := item.Finding
-	k := key{rule: finding.GetRule(), workload: workloadOf(finding), exe: finding.GetProcess().GetExe()}
+	k := key{rule: finding.GetRule(), workload: workload.KeyOf(finding.GetWorkload(), finding.GetEvent().GetCgroupId()), exe: finding.GetProcess().GetExe()}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g := f.groups[k]
@@ -162,18 +162,6 @@ func (t *tally) add(item delivery.Item) {
 	t.total++
 	t.last = item
 	t.done = append(t.done, item.Done)
-}
-
-// workloadOf names a finding's workload. Containers that no runtime has claimed are told apart by their cgroup.
-func workloadOf(f *findingv1.Finding) string {
-	switch f.GetWorkload().GetMetadata() {
-	case findingv1.MetadataState_METADATA_STATE_KNOWN:
-		return f.GetWorkload().GetContainerId()
-	case findingv1.MetadataState_METADATA_STATE_HOST:
-		return "host"
-	default:
-		return fmt.Sprint("cgroup ", f.GetEvent().GetCgroupId())
-	}
 }
 
 // Run tells what was folded, until ctx ends. What has not been told then is not done: its batch comes again.

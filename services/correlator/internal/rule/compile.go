@@ -39,41 +39,27 @@ type compiled struct {
 	names byname.Names
 }
 
-// reach is the files of whose opening the condition can be true.
-func (c compiled) reach() interest.Paths {
-	switch c.known {
+// bound is what a condition of which so much is known can be true of, if it can be of some when that depends on the event.
+func bound[S any](known knowledge, all, some S) S {
+	var none S
+	switch known {
 	case never:
-		return interest.Paths{}
+		return none
 	case always:
-		return interest.Everything()
+		return all
 	default:
-		return c.paths
+		return some
 	}
 }
+
+// reach is the files of whose opening the condition can be true.
+func (c compiled) reach() interest.Paths { return bound(c.known, interest.Everything(), c.paths) }
 
 // reachPeers is the far ends of the outgoing connections of which the condition can be true.
-func (c compiled) reachPeers() interest.Peers {
-	switch c.known {
-	case never:
-		return interest.Peers{}
-	case always:
-		return interest.Everybody()
-	default:
-		return c.peers
-	}
-}
+func (c compiled) reachPeers() interest.Peers { return bound(c.known, interest.Everybody(), c.peers) }
 
 // reachNames is the names of the processes of whose events the condition can be true.
-func (c compiled) reachNames() byname.Names {
-	switch c.known {
-	case never:
-		return byname.Names{}
-	case always:
-		return byname.Any()
-	default:
-		return c.names
-	}
-}
+func (c compiled) reachNames() byname.Names { return bound(c.known, byname.Any(), c.names) }
 
 // within is the condition with a look at the path first, which is cheaper than most conditions.
 func (c compiled) within(paths interest.Paths) compiled {

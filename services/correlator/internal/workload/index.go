@@ -10,6 +10,7 @@ package workload
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
@@ -18,6 +19,17 @@ import (
 
 // Ref names a container within a node.
 type Ref struct{ Namespace, ID string }
+
+// KeyOf tells workloads apart: a container by its id, the host by none, and those that nobody has claimed by their cgroup.
+func KeyOf(w *findingv1.Workload, cgroupID uint64) string {
+	switch {
+	case w.GetContainerId() != "":
+		return w.GetContainerId()
+	case w.GetMetadata() == findingv1.MetadataState_METADATA_STATE_HOST:
+		return ""
+	}
+	return "cgroup " + strconv.FormatUint(cgroupID, 10)
+}
 
 // Task is a running container, as its runtime describes it.
 type Task struct {

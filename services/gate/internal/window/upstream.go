@@ -51,18 +51,7 @@ func (c Config) Validate(name string) error {
 func newTransport(cfg Config) *http.Transport {
 	return &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", cfg.Socket)
-			if err != nil {
-				return nil, err
-			}
-			peer, err := unixsock.PeerOf(conn)
-			if err == nil && peer.UID != cfg.UID {
-				err = fmt.Errorf("%s is served by uid %d, want %d", cfg.Socket, peer.UID, cfg.UID)
-			}
-			if err != nil {
-				return nil, errors.Join(err, conn.Close())
-			}
-			return conn, nil
+			return unixsock.Dial(ctx, cfg.Socket, cfg.UID, time.Second)
 		},
 		DisableCompression:     true,
 		MaxIdleConns:           4,
