@@ -9,6 +9,9 @@ static const volatile __u8 native_calls[CALLS] = {
 	[5] = CALL_SETXATTR,
 	[6] = CALL_SETXATTR,	    /* lsetxattr */
 	[7] = CALL_SETXATTR_FD,
+	[23] = CALL_DUP,
+	[24] = CALL_DUP3,
+	[25] = CALL_FCNTL,
 	[33] = CALL_MKNOD_AT,
 	[34] = CALL_MKDIR_AT,
 	[35] = CALL_UNLINK_AT,
@@ -70,6 +73,7 @@ static const volatile __u8 native_calls[CALLS] = {
 	[425] = CALL_IO_URING_SETUP,
 	[429] = CALL_MOVE_MOUNT,
 	[437] = CALL_OPEN,	    /* openat2 */
+	[438] = CALL_PIDFD_GETFD,
 	[452] = CALL_CHMOD_AT,	    /* fchmodat2 */
 };
 

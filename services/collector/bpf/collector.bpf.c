@@ -142,6 +142,8 @@ int on_sys_exit(__u64 *ctx)
 		handle_module(&c, call);
 	} else if (call >= CALL_RENAME && call <= CALL_CHROOT) {
 		handle_change(&c, call);
+	} else if (call >= CALL_DUP && call <= CALL_PIDFD_GETFD) {
+		handle_duplicate(&c, call);
 	} else if (call >= CALL_SETUID) {
 		handle_privilege(&c, call);
 	} else {

@@ -70,6 +70,7 @@ enum record_kind {
 	RECORD_PERF_EVENT_OPEN = 49,
 	RECORD_IO_URING_SETUP = 50,
 	RECORD_IO_URING = 51,
+	RECORD_DUPLICATE = 52,
 	RECORD_KINDS,
 };
 
@@ -211,6 +212,7 @@ _Static_assert(sizeof(struct memory_record) == 176, "memory_record is wire forma
 
 /* socket_record.flags */
 #define SOCKET_REMOTE_ARGUMENT (1u << 0)
+#define SOCKET_ACCEPTED	       (1u << 1) /* of a duplicate: its connection came in */
 
 /* Any operation on a socket. IPv4 addresses take the first 4 bytes. Followed by unix_len bytes of path. */
 struct socket_record {
@@ -226,6 +228,23 @@ struct socket_record {
 	__u16 unix_len;
 };
 _Static_assert(sizeof(struct socket_record) == 176, "socket_record is wire format");
+
+/* duplicate_record.call */
+enum duplicate_call {
+	DUPLICATE_DUP = 1,
+	DUPLICATE_DUP2 = 2,
+	DUPLICATE_DUP3 = 3,
+	DUPLICATE_FCNTL = 4,
+	DUPLICATE_PIDFD_GETFD = 5,
+};
+
+/* A descriptor of a socket, in a place that the header's result says. */
+struct duplicate_record {
+	struct socket_record socket;
+	__u32 call; /* DUPLICATE_* */
+	__s32 source; /* the descriptor it is a duplicate of; with PIDFD_GETFD another process's */
+};
+_Static_assert(sizeof(struct duplicate_record) == 184, "duplicate_record is wire format");
 
 /* Followed by message_len bytes of the DNS message. Local is the end in this host's sockets. */
 struct dns_record {
@@ -276,7 +295,9 @@ BTF_ANCHOR(file_open_record);
 BTF_ANCHOR(change_record);
 BTF_ANCHOR(memory_record);
 BTF_ANCHOR(socket_record);
+BTF_ANCHOR(duplicate_record);
 BTF_ANCHOR(dns_record);
 BTF_ANCHOR(signal_record);
 BTF_ANCHOR(privilege_record);
+const enum duplicate_call anchor_duplicate_call = DUPLICATE_DUP;
 const enum record_kind anchor_record_kind = RECORD_EXEC;

@@ -55,6 +55,11 @@ enum call {
 	CALL_SENDTO,
 	CALL_SENDMSG,
 	CALL_SENDMMSG,
+	CALL_DUP, /* in the order of enum duplicate_call */
+	CALL_DUP2,
+	CALL_DUP3,
+	CALL_FCNTL,
+	CALL_PIDFD_GETFD,
 	CALL_SETUID, /* and whatever else changes user ids */
 	CALL_SETGID,
 	CALL_SETGROUPS,

@@ -34,6 +34,7 @@ func play(role string) int {
 		"every-call":     everyCall,
 		"more":           moreOperations,
 		"connect":        connectTo,
+		"duplicate":      duplicate,
 		"connect-many":   connectMany,
 		"open-many":      openMany,
 		"exec-many":      execMany,

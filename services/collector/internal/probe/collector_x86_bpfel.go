@@ -31,6 +31,16 @@ type collectorBucket struct {
 	BulkNs   uint64
 }
 
+type collectorDuplicateCall uint32
+
+const (
+	collectorDuplicateCallDUPLICATE_DUP         collectorDuplicateCall = 1
+	collectorDuplicateCallDUPLICATE_DUP2        collectorDuplicateCall = 2
+	collectorDuplicateCallDUPLICATE_DUP3        collectorDuplicateCall = 3
+	collectorDuplicateCallDUPLICATE_FCNTL       collectorDuplicateCall = 4
+	collectorDuplicateCallDUPLICATE_PIDFD_GETFD collectorDuplicateCall = 5
+)
+
 type collectorGuardFileKey struct {
 	_          structs.HostLayout
 	Inode      uint64
@@ -183,7 +193,8 @@ const (
 	collectorRecordKindRECORD_PERF_EVENT_OPEN  collectorRecordKind = 49
 	collectorRecordKindRECORD_IO_URING_SETUP   collectorRecordKind = 50
 	collectorRecordKindRECORD_IO_URING         collectorRecordKind = 51
-	collectorRecordKindRECORD_KINDS            collectorRecordKind = 52
+	collectorRecordKindRECORD_DUPLICATE        collectorRecordKind = 52
+	collectorRecordKindRECORD_KINDS            collectorRecordKind = 53
 )
 
 type collectorSettings struct {
@@ -258,6 +269,7 @@ const (
 	collectorMapWorkloads             = "workloads"
 	collectorMapWorkloadsGeneration   = "workloads_generation"
 	collectorProgOnBprmCheck          = "on_bprm_check"
+	collectorProgOnCallDuplicate      = "on_call_duplicate"
 	collectorProgOnCallExec           = "on_call_exec"
 	collectorProgOnCallMemfd          = "on_call_memfd"
 	collectorProgOnCallModule         = "on_call_module"
@@ -303,6 +315,8 @@ const (
 	collectorProgOnTrial              = "on_trial"
 	collectorVarAnchorChangeRecord    = "anchor_change_record"
 	collectorVarAnchorDnsRecord       = "anchor_dns_record"
+	collectorVarAnchorDuplicateCall   = "anchor_duplicate_call"
+	collectorVarAnchorDuplicateRecord = "anchor_duplicate_record"
 	collectorVarAnchorExecRecord      = "anchor_exec_record"
 	collectorVarAnchorExitRecord      = "anchor_exit_record"
 	collectorVarAnchorFileOpenRecord  = "anchor_file_open_record"
@@ -368,6 +382,7 @@ type collectorSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type collectorProgramSpecs struct {
 	OnBprmCheck        *ebpf.ProgramSpec `ebpf:"on_bprm_check"`
+	OnCallDuplicate    *ebpf.ProgramSpec `ebpf:"on_call_duplicate"`
 	OnCallExec         *ebpf.ProgramSpec `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.ProgramSpec `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.ProgramSpec `ebpf:"on_call_module"`
@@ -453,6 +468,8 @@ type collectorMapSpecs struct {
 type collectorVariableSpecs struct {
 	AnchorChangeRecord    *ebpf.VariableSpec `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.VariableSpec `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.VariableSpec `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.VariableSpec `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.VariableSpec `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.VariableSpec `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.VariableSpec `ebpf:"anchor_file_open_record"`
@@ -564,6 +581,8 @@ func (m *collectorMaps) Close() error {
 type collectorVariables struct {
 	AnchorChangeRecord    *ebpf.Variable `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.Variable `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.Variable `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.Variable `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.Variable `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.Variable `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.Variable `ebpf:"anchor_file_open_record"`
@@ -591,6 +610,7 @@ type collectorVariables struct {
 // It can be passed to loadCollectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type collectorPrograms struct {
 	OnBprmCheck        *ebpf.Program `ebpf:"on_bprm_check"`
+	OnCallDuplicate    *ebpf.Program `ebpf:"on_call_duplicate"`
 	OnCallExec         *ebpf.Program `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.Program `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.Program `ebpf:"on_call_module"`
@@ -639,6 +659,7 @@ type collectorPrograms struct {
 func (p *collectorPrograms) Close() error {
 	return _CollectorClose(
 		p.OnBprmCheck,
+		p.OnCallDuplicate,
 		p.OnCallExec,
 		p.OnCallMemfd,
 		p.OnCallModule,

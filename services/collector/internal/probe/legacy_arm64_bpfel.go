@@ -31,6 +31,16 @@ type legacyBucket struct {
 	BulkNs   uint64
 }
 
+type legacyDuplicateCall uint32
+
+const (
+	legacyDuplicateCallDUPLICATE_DUP         legacyDuplicateCall = 1
+	legacyDuplicateCallDUPLICATE_DUP2        legacyDuplicateCall = 2
+	legacyDuplicateCallDUPLICATE_DUP3        legacyDuplicateCall = 3
+	legacyDuplicateCallDUPLICATE_FCNTL       legacyDuplicateCall = 4
+	legacyDuplicateCallDUPLICATE_PIDFD_GETFD legacyDuplicateCall = 5
+)
+
 type legacyGuardFileKey struct {
 	_          structs.HostLayout
 	Inode      uint64
@@ -183,7 +193,8 @@ const (
 	legacyRecordKindRECORD_PERF_EVENT_OPEN  legacyRecordKind = 49
 	legacyRecordKindRECORD_IO_URING_SETUP   legacyRecordKind = 50
 	legacyRecordKindRECORD_IO_URING         legacyRecordKind = 51
-	legacyRecordKindRECORD_KINDS            legacyRecordKind = 52
+	legacyRecordKindRECORD_DUPLICATE        legacyRecordKind = 52
+	legacyRecordKindRECORD_KINDS            legacyRecordKind = 53
 )
 
 type legacySettings struct {
@@ -258,6 +269,7 @@ const (
 	legacyMapWorkloads             = "workloads"
 	legacyMapWorkloadsGeneration   = "workloads_generation"
 	legacyProgOnBprmCheck          = "on_bprm_check"
+	legacyProgOnCallDuplicate      = "on_call_duplicate"
 	legacyProgOnCallExec           = "on_call_exec"
 	legacyProgOnCallMemfd          = "on_call_memfd"
 	legacyProgOnCallModule         = "on_call_module"
@@ -303,6 +315,8 @@ const (
 	legacyProgOnTrial              = "on_trial"
 	legacyVarAnchorChangeRecord    = "anchor_change_record"
 	legacyVarAnchorDnsRecord       = "anchor_dns_record"
+	legacyVarAnchorDuplicateCall   = "anchor_duplicate_call"
+	legacyVarAnchorDuplicateRecord = "anchor_duplicate_record"
 	legacyVarAnchorExecRecord      = "anchor_exec_record"
 	legacyVarAnchorExitRecord      = "anchor_exit_record"
 	legacyVarAnchorFileOpenRecord  = "anchor_file_open_record"
@@ -367,6 +381,7 @@ type legacySpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type legacyProgramSpecs struct {
 	OnBprmCheck        *ebpf.ProgramSpec `ebpf:"on_bprm_check"`
+	OnCallDuplicate    *ebpf.ProgramSpec `ebpf:"on_call_duplicate"`
 	OnCallExec         *ebpf.ProgramSpec `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.ProgramSpec `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.ProgramSpec `ebpf:"on_call_module"`
@@ -452,6 +467,8 @@ type legacyMapSpecs struct {
 type legacyVariableSpecs struct {
 	AnchorChangeRecord    *ebpf.VariableSpec `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.VariableSpec `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.VariableSpec `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.VariableSpec `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.VariableSpec `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.VariableSpec `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.VariableSpec `ebpf:"anchor_file_open_record"`
@@ -562,6 +579,8 @@ func (m *legacyMaps) Close() error {
 type legacyVariables struct {
 	AnchorChangeRecord    *ebpf.Variable `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.Variable `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.Variable `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.Variable `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.Variable `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.Variable `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.Variable `ebpf:"anchor_file_open_record"`
@@ -588,6 +607,7 @@ type legacyVariables struct {
 // It can be passed to loadLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type legacyPrograms struct {
 	OnBprmCheck        *ebpf.Program `ebpf:"on_bprm_check"`
+	OnCallDuplicate    *ebpf.Program `ebpf:"on_call_duplicate"`
 	OnCallExec         *ebpf.Program `ebpf:"on_call_exec"`
 	OnCallMemfd        *ebpf.Program `ebpf:"on_call_memfd"`
 	OnCallModule       *ebpf.Program `ebpf:"on_call_module"`
@@ -636,6 +656,7 @@ type legacyPrograms struct {
 func (p *legacyPrograms) Close() error {
 	return _LegacyClose(
 		p.OnBprmCheck,
+		p.OnCallDuplicate,
 		p.OnCallExec,
 		p.OnCallMemfd,
 		p.OnCallModule,

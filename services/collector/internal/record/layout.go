@@ -84,6 +84,10 @@ const (
 	socketUnixLen    = 174
 	socketSize       = 176
 
+	duplicateCall   = 176
+	duplicateSource = 180
+	duplicateSize   = 184
+
 	dnsFamily     = 128
 	dnsLocalPort  = 130
 	dnsRemotePort = 132
@@ -129,4 +133,5 @@ const (
 	execScript         = 1 << 6
 
 	socketRemoteIsGiven = 1 << 0
+	socketAccepted      = 1 << 1
 )

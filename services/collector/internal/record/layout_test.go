@@ -92,6 +92,7 @@ func layout() []member {
 		{"change_record", "fs_len", changeFSLen},
 		{"memory_record", "", memorySize}, {"memory_record", "file", memoryFile}, {"memory_record", "memory_flags", memoryFlags},
 		{"memory_record", "writable", memoryWritable}, {"memory_record", "name_len", memoryNameLen},
+		{"duplicate_record", "", duplicateSize}, {"duplicate_record", "call", duplicateCall}, {"duplicate_record", "source", duplicateSource},
 		{"dns_record", "", dnsSize}, {"dns_record", "family", dnsFamily}, {"dns_record", "local_port", dnsLocalPort},
 		{"dns_record", "remote_port", dnsRemotePort}, {"dns_record", "message_len", dnsMessageLen},
 		{"dns_record", "local", dnsLocal}, {"dns_record", "remote", dnsRemote}, {"dns_record", "whole_len", dnsWholeLen},
