@@ -138,10 +138,11 @@ _Static_assert(sizeof(struct file_facts) == 32, "file_facts is wire format");
 #define EXEC_CAPABILITIES    (1u << 4)
 #define EXEC_SECURE	     (1u << 5)
 #define EXEC_SCRIPT	     (1u << 6)
+#define EXEC_TIMES	     (1u << 7)
 
 /*
  * Followed by the path, cwd_len bytes of working directory, argv_len of NUL-ended arguments; with EXEC_SCRIPT then by the
- * script's and its interpreter's names, each with its NUL.
+ * script's and its interpreter's names, each with its NUL; with EXEC_TIMES then by struct file_times of exe.
  */
 struct exec_record {
 	struct record_header header;
@@ -154,6 +155,13 @@ struct exec_record {
 	__u32 flags;
 };
 _Static_assert(sizeof(struct exec_record) == 184, "exec_record is wire format");
+
+/* As stat(2) tells them, in nanoseconds since 1970. */
+struct file_times {
+	__s64 ctime_ns;
+	__s64 mtime_ns;
+};
+_Static_assert(sizeof(struct file_times) == 16, "file_times is wire format");
 
 struct fork_record {
 	struct record_header header;
@@ -171,12 +179,19 @@ struct exit_record {
 };
 _Static_assert(sizeof(struct exit_record) == 136, "exit_record is wire format");
 
-/* Followed by the path. */
+/* file_open_record.given_flags */
+#define GIVEN_ARGUMENT	 (1u << 0) /* read from the caller's memory when the call was over */
+#define GIVEN_KERNEL	 (1u << 1) /* from the kernel's own copy; neither if nobody asked for it, or there is none */
+#define GIVEN_TRUNCATED	 (1u << 2)
+#define GIVEN_UNREADABLE (1u << 3)
+
+/* Followed by the path, and given_len bytes of the path as the caller wrote it. */
 struct file_open_record {
 	struct record_header header;
 	struct file_facts file;
 	__u32 open_flags;
-	__u32 pad;
+	__u16 given_len;
+	__u16 given_flags;
 };
 _Static_assert(sizeof(struct file_open_record) == 168, "file_open_record is wire format");
 
@@ -289,6 +304,7 @@ _Static_assert(sizeof(struct privilege_record) == 176, "privilege_record is wire
 #define BTF_ANCHOR(type) const struct type *const anchor_##type = 0
 
 BTF_ANCHOR(exec_record);
+BTF_ANCHOR(file_times);
 BTF_ANCHOR(fork_record);
 BTF_ANCHOR(exit_record);
 BTF_ANCHOR(file_open_record);

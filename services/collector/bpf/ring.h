@@ -65,6 +65,9 @@ struct settings {
 #define OPENS_WRITES_ALL (1ull << 35)
 #define OPENS_ALL_SHIFT	 2
 
+/* Of those that are wanted, the path as the caller wrote it as well. */
+#define OPENS_GIVEN (1ull << 36)
+
 /* Peers of connections and datagrams that are wanted are those on a list. */
 #define PEERS_LISTED (1ull << 32)
 

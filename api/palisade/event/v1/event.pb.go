@@ -1460,7 +1460,12 @@ type Exec struct {
 	// changed as well, nor of root, who has them anyway.
 	FileCapabilities bool `protobuf:"varint,13,opt,name=file_capabilities,json=fileCapabilities,proto3" json:"file_capabilities,omitempty"`
 	// True if the kernel tells the program that it runs with more privilege than its caller (AT_SECURE, linux_binprm.secureexec).
-	Secure        bool `protobuf:"varint,14,opt,name=secure,proto3" json:"secure,omitempty"`
+	Secure bool `protobuf:"varint,14,opt,name=secure,proto3" json:"secure,omitempty"`
+	// When exe's inode was last changed, and when its bytes were (st_ctim and st_mtim of stat(2)), as the file system kept it at the
+	// time of the event: nanoseconds since 1970 by the machine's clock. Its owner can set the second, and nobody the first but by
+	// setting the clock. Zero means not known.
+	ExeCtimeNs    int64 `protobuf:"varint,15,opt,name=exe_ctime_ns,json=exeCtimeNs,proto3" json:"exe_ctime_ns,omitempty"`
+	ExeMtimeNs    int64 `protobuf:"varint,16,opt,name=exe_mtime_ns,json=exeMtimeNs,proto3" json:"exe_mtime_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1593,6 +1598,20 @@ func (x *Exec) GetSecure() bool {
 	return false
 }
 
+func (x *Exec) GetExeCtimeNs() int64 {
+	if x != nil {
+		return x.ExeCtimeNs
+	}
+	return 0
+}
+
+func (x *Exec) GetExeMtimeNs() int64 {
+	if x != nil {
+		return x.ExeMtimeNs
+	}
+	return 0
+}
+
 // Fork made the child; the event's process is the parent.
 type Fork struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1698,9 +1717,20 @@ type FileOpen struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	File  *File                  `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	// open(2) flags as the kernel keeps them (file.f_flags).
-	Flags         uint32 `protobuf:"varint,2,opt,name=flags,proto3" json:"flags,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Flags uint32 `protobuf:"varint,2,opt,name=flags,proto3" json:"flags,omitempty"`
+	// The path as the caller wrote it: relative, with "..", through symbolic links. Only if an interest asks for it
+	// (collector.v1.Interest.given_paths).
+	GivenPath string `protobuf:"bytes,3,opt,name=given_path,json=givenPath,proto3" json:"given_path,omitempty"`
+	// Argument if it was read from the caller's memory when the call was over (tier tracepoint): another thread may have put any other
+	// there. Kernel if it is the copy from which the kernel looked the file up (nameidata.name; tiers lsm and modify-return), which
+	// io_uring's opens have, too. Unspecified if nobody asked, or if there is none: open_by_handle_at names no file.
+	GivenPathSource PathSource `protobuf:"varint,4,opt,name=given_path_source,json=givenPathSource,proto3,enum=palisade.event.v1.PathSource" json:"given_path_source,omitempty"`
+	// True if it was longer than PATH_MAX (4096 bytes), which no open takes: then somebody changed it in between.
+	GivenPathTruncated bool `protobuf:"varint,5,opt,name=given_path_truncated,json=givenPathTruncated,proto3" json:"given_path_truncated,omitempty"`
+	// True if it could not be read (paged out, or unmapped since); given_path is then missing, not empty.
+	GivenPathUnreadable bool `protobuf:"varint,6,opt,name=given_path_unreadable,json=givenPathUnreadable,proto3" json:"given_path_unreadable,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *FileOpen) Reset() {
@@ -1745,6 +1775,34 @@ func (x *FileOpen) GetFlags() uint32 {
 		return x.Flags
 	}
 	return 0
+}
+
+func (x *FileOpen) GetGivenPath() string {
+	if x != nil {
+		return x.GivenPath
+	}
+	return ""
+}
+
+func (x *FileOpen) GetGivenPathSource() PathSource {
+	if x != nil {
+		return x.GivenPathSource
+	}
+	return PathSource_PATH_SOURCE_UNSPECIFIED
+}
+
+func (x *FileOpen) GetGivenPathTruncated() bool {
+	if x != nil {
+		return x.GivenPathTruncated
+	}
+	return false
+}
+
+func (x *FileOpen) GetGivenPathUnreadable() bool {
+	if x != nil {
+		return x.GivenPathUnreadable
+	}
+	return false
 }
 
 // SocketAddress is one end of a connection.
@@ -3098,7 +3156,7 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\bio_uring\x18$ \x01(\v2\x1a.palisade.event.v1.IoUringH\x00R\aioUring\x12F\n" +
 	"\rsyscalls_used\x18% \x01(\v2\x1f.palisade.event.v1.SyscallsUsedH\x00R\fsyscallsUsed\x12<\n" +
 	"\tduplicate\x18& \x01(\v2\x1c.palisade.event.v1.DuplicateH\x00R\tduplicateB\x06\n" +
-	"\x04kind\"\xba\x03\n" +
+	"\x04kind\"\xfe\x03\n" +
 	"\x04Exec\x12)\n" +
 	"\x03exe\x18\x01 \x01(\v2\x17.palisade.event.v1.FileR\x03exe\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\tR\x04argv\x12%\n" +
@@ -3115,16 +3173,25 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06setuid\x18\v \x01(\bR\x06setuid\x12\x16\n" +
 	"\x06setgid\x18\f \x01(\bR\x06setgid\x12+\n" +
 	"\x11file_capabilities\x18\r \x01(\bR\x10fileCapabilities\x12\x16\n" +
-	"\x06secure\x18\x0e \x01(\bR\x06secure\"c\n" +
+	"\x06secure\x18\x0e \x01(\bR\x06secure\x12 \n" +
+	"\fexe_ctime_ns\x18\x0f \x01(\x03R\n" +
+	"exeCtimeNs\x12 \n" +
+	"\fexe_mtime_ns\x18\x10 \x01(\x03R\n" +
+	"exeMtimeNs\"c\n" +
 	"\x04Fork\x123\n" +
 	"\x05child\x18\x01 \x01(\v2\x1d.palisade.event.v1.ProcessKeyR\x05child\x12&\n" +
 	"\x0fchild_cgroup_id\x18\x02 \x01(\x04R\rchildCgroupId\"'\n" +
 	"\x04Exit\x12\x1f\n" +
 	"\vwait_status\x18\x01 \x01(\rR\n" +
-	"waitStatus\"M\n" +
+	"waitStatus\"\x9d\x02\n" +
 	"\bFileOpen\x12+\n" +
 	"\x04file\x18\x01 \x01(\v2\x17.palisade.event.v1.FileR\x04file\x12\x14\n" +
-	"\x05flags\x18\x02 \x01(\rR\x05flags\"3\n" +
+	"\x05flags\x18\x02 \x01(\rR\x05flags\x12\x1d\n" +
+	"\n" +
+	"given_path\x18\x03 \x01(\tR\tgivenPath\x12I\n" +
+	"\x11given_path_source\x18\x04 \x01(\x0e2\x1d.palisade.event.v1.PathSourceR\x0fgivenPathSource\x120\n" +
+	"\x14given_path_truncated\x18\x05 \x01(\bR\x12givenPathTruncated\x122\n" +
+	"\x15given_path_unreadable\x18\x06 \x01(\bR\x13givenPathUnreadable\"3\n" +
 	"\rSocketAddress\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\fR\x02ip\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\"\x8b\x02\n" +
@@ -3377,36 +3444,37 @@ var file_palisade_event_v1_event_proto_depIdxs = []int32{
 	10, // 27: palisade.event.v1.Exec.script:type_name -> palisade.event.v1.File
 	8,  // 28: palisade.event.v1.Fork.child:type_name -> palisade.event.v1.ProcessKey
 	10, // 29: palisade.event.v1.FileOpen.file:type_name -> palisade.event.v1.File
-	17, // 30: palisade.event.v1.Connect.local:type_name -> palisade.event.v1.SocketAddress
-	17, // 31: palisade.event.v1.Connect.remote:type_name -> palisade.event.v1.SocketAddress
-	0,  // 32: palisade.event.v1.Connect.remote_source:type_name -> palisade.event.v1.PathSource
-	17, // 33: palisade.event.v1.Accept.local:type_name -> palisade.event.v1.SocketAddress
-	17, // 34: palisade.event.v1.Accept.remote:type_name -> palisade.event.v1.SocketAddress
-	2,  // 35: palisade.event.v1.Duplicate.call:type_name -> palisade.event.v1.DuplicateCall
-	17, // 36: palisade.event.v1.Duplicate.local:type_name -> palisade.event.v1.SocketAddress
-	17, // 37: palisade.event.v1.Duplicate.remote:type_name -> palisade.event.v1.SocketAddress
-	10, // 38: palisade.event.v1.ExecFailed.file:type_name -> palisade.event.v1.File
-	8,  // 39: palisade.event.v1.Signal.target:type_name -> palisade.event.v1.ProcessKey
-	3,  // 40: palisade.event.v1.FileChange.operation:type_name -> palisade.event.v1.FileOperation
-	10, // 41: palisade.event.v1.FileChange.file:type_name -> palisade.event.v1.File
-	10, // 42: palisade.event.v1.FileChange.target:type_name -> palisade.event.v1.File
-	4,  // 43: palisade.event.v1.Memory.operation:type_name -> palisade.event.v1.MemoryOperation
-	10, // 44: palisade.event.v1.Memory.file:type_name -> palisade.event.v1.File
-	5,  // 45: palisade.event.v1.Socket.operation:type_name -> palisade.event.v1.SocketOperation
-	17, // 46: palisade.event.v1.Socket.address:type_name -> palisade.event.v1.SocketAddress
-	0,  // 47: palisade.event.v1.Socket.address_source:type_name -> palisade.event.v1.PathSource
-	27, // 48: palisade.event.v1.Dns.questions:type_name -> palisade.event.v1.DnsQuestion
-	28, // 49: palisade.event.v1.Dns.answers:type_name -> palisade.event.v1.DnsAnswer
-	17, // 50: palisade.event.v1.Dns.server:type_name -> palisade.event.v1.SocketAddress
-	17, // 51: palisade.event.v1.Dns.client:type_name -> palisade.event.v1.SocketAddress
-	6,  // 52: palisade.event.v1.Privilege.operation:type_name -> palisade.event.v1.PrivilegeOperation
-	8,  // 53: palisade.event.v1.Privilege.target:type_name -> palisade.event.v1.ProcessKey
-	7,  // 54: palisade.event.v1.Loss.reason:type_name -> palisade.event.v1.LossReason
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	0,  // 30: palisade.event.v1.FileOpen.given_path_source:type_name -> palisade.event.v1.PathSource
+	17, // 31: palisade.event.v1.Connect.local:type_name -> palisade.event.v1.SocketAddress
+	17, // 32: palisade.event.v1.Connect.remote:type_name -> palisade.event.v1.SocketAddress
+	0,  // 33: palisade.event.v1.Connect.remote_source:type_name -> palisade.event.v1.PathSource
+	17, // 34: palisade.event.v1.Accept.local:type_name -> palisade.event.v1.SocketAddress
+	17, // 35: palisade.event.v1.Accept.remote:type_name -> palisade.event.v1.SocketAddress
+	2,  // 36: palisade.event.v1.Duplicate.call:type_name -> palisade.event.v1.DuplicateCall
+	17, // 37: palisade.event.v1.Duplicate.local:type_name -> palisade.event.v1.SocketAddress
+	17, // 38: palisade.event.v1.Duplicate.remote:type_name -> palisade.event.v1.SocketAddress
+	10, // 39: palisade.event.v1.ExecFailed.file:type_name -> palisade.event.v1.File
+	8,  // 40: palisade.event.v1.Signal.target:type_name -> palisade.event.v1.ProcessKey
+	3,  // 41: palisade.event.v1.FileChange.operation:type_name -> palisade.event.v1.FileOperation
+	10, // 42: palisade.event.v1.FileChange.file:type_name -> palisade.event.v1.File
+	10, // 43: palisade.event.v1.FileChange.target:type_name -> palisade.event.v1.File
+	4,  // 44: palisade.event.v1.Memory.operation:type_name -> palisade.event.v1.MemoryOperation
+	10, // 45: palisade.event.v1.Memory.file:type_name -> palisade.event.v1.File
+	5,  // 46: palisade.event.v1.Socket.operation:type_name -> palisade.event.v1.SocketOperation
+	17, // 47: palisade.event.v1.Socket.address:type_name -> palisade.event.v1.SocketAddress
+	0,  // 48: palisade.event.v1.Socket.address_source:type_name -> palisade.event.v1.PathSource
+	27, // 49: palisade.event.v1.Dns.questions:type_name -> palisade.event.v1.DnsQuestion
+	28, // 50: palisade.event.v1.Dns.answers:type_name -> palisade.event.v1.DnsAnswer
+	17, // 51: palisade.event.v1.Dns.server:type_name -> palisade.event.v1.SocketAddress
+	17, // 52: palisade.event.v1.Dns.client:type_name -> palisade.event.v1.SocketAddress
+	6,  // 53: palisade.event.v1.Privilege.operation:type_name -> palisade.event.v1.PrivilegeOperation
+	8,  // 54: palisade.event.v1.Privilege.target:type_name -> palisade.event.v1.ProcessKey
+	7,  // 55: palisade.event.v1.Loss.reason:type_name -> palisade.event.v1.LossReason
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_palisade_event_v1_event_proto_init() }

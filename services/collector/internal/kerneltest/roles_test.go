@@ -35,6 +35,8 @@ func play(role string) int {
 		"more":           moreOperations,
 		"connect":        connectTo,
 		"duplicate":      duplicate,
+		"open-tampering": openWithTampering,
+		"ring-open":      ringOpen,
 		"connect-many":   connectMany,
 		"open-many":      openMany,
 		"exec-many":      execMany,

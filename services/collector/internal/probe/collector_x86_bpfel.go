@@ -21,8 +21,8 @@ type collectorArea struct {
 	Mnt        uint64
 	PathAt     uint64
 	ArgvCopied uint64
-	Record     [49336]uint8
-	_          [3376]byte
+	Record     [49352]uint8
+	_          [3360]byte
 }
 
 type collectorBucket struct {
@@ -320,6 +320,7 @@ const (
 	collectorVarAnchorExecRecord      = "anchor_exec_record"
 	collectorVarAnchorExitRecord      = "anchor_exit_record"
 	collectorVarAnchorFileOpenRecord  = "anchor_file_open_record"
+	collectorVarAnchorFileTimes       = "anchor_file_times"
 	collectorVarAnchorForkRecord      = "anchor_fork_record"
 	collectorVarAnchorMemoryRecord    = "anchor_memory_record"
 	collectorVarAnchorPrivilegeRecord = "anchor_privilege_record"
@@ -473,6 +474,7 @@ type collectorVariableSpecs struct {
 	AnchorExecRecord      *ebpf.VariableSpec `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.VariableSpec `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.VariableSpec `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.VariableSpec `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.VariableSpec `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.VariableSpec `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.VariableSpec `ebpf:"anchor_privilege_record"`
@@ -586,6 +588,7 @@ type collectorVariables struct {
 	AnchorExecRecord      *ebpf.Variable `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.Variable `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.Variable `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.Variable `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.Variable `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.Variable `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.Variable `ebpf:"anchor_privilege_record"`

@@ -235,6 +235,7 @@ const (
 	dnsVarAnchorExecRecord      = "anchor_exec_record"
 	dnsVarAnchorExitRecord      = "anchor_exit_record"
 	dnsVarAnchorFileOpenRecord  = "anchor_file_open_record"
+	dnsVarAnchorFileTimes       = "anchor_file_times"
 	dnsVarAnchorForkRecord      = "anchor_fork_record"
 	dnsVarAnchorMemoryRecord    = "anchor_memory_record"
 	dnsVarAnchorPrivilegeRecord = "anchor_privilege_record"
@@ -329,6 +330,7 @@ type dnsVariableSpecs struct {
 	AnchorExecRecord      *ebpf.VariableSpec `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.VariableSpec `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.VariableSpec `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.VariableSpec `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.VariableSpec `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.VariableSpec `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.VariableSpec `ebpf:"anchor_privilege_record"`
@@ -419,6 +421,7 @@ type dnsVariables struct {
 	AnchorExecRecord      *ebpf.Variable `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.Variable `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.Variable `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.Variable `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.Variable `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.Variable `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.Variable `ebpf:"anchor_privilege_record"`

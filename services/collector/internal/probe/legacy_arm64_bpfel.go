@@ -21,8 +21,8 @@ type legacyArea struct {
 	Mnt        uint64
 	PathAt     uint64
 	ArgvCopied uint64
-	Record     [49336]uint8
-	_          [3376]byte
+	Record     [49352]uint8
+	_          [3360]byte
 }
 
 type legacyBucket struct {
@@ -320,6 +320,7 @@ const (
 	legacyVarAnchorExecRecord      = "anchor_exec_record"
 	legacyVarAnchorExitRecord      = "anchor_exit_record"
 	legacyVarAnchorFileOpenRecord  = "anchor_file_open_record"
+	legacyVarAnchorFileTimes       = "anchor_file_times"
 	legacyVarAnchorForkRecord      = "anchor_fork_record"
 	legacyVarAnchorMemoryRecord    = "anchor_memory_record"
 	legacyVarAnchorPrivilegeRecord = "anchor_privilege_record"
@@ -472,6 +473,7 @@ type legacyVariableSpecs struct {
 	AnchorExecRecord      *ebpf.VariableSpec `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.VariableSpec `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.VariableSpec `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.VariableSpec `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.VariableSpec `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.VariableSpec `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.VariableSpec `ebpf:"anchor_privilege_record"`
@@ -584,6 +586,7 @@ type legacyVariables struct {
 	AnchorExecRecord      *ebpf.Variable `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.Variable `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.Variable `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.Variable `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.Variable `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.Variable `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.Variable `ebpf:"anchor_privilege_record"`
