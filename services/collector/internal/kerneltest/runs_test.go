@@ -123,6 +123,8 @@ func idle(run probe.Run, all []probe.Run, runs32 bool) string {
 	switch {
 	case run.Place == "__x64_sys_setgroups16":
 		return "no 64-bit call leads there"
+	case strings.HasSuffix(run.Place, "_sys_fcntl") && of32:
+		return "fcntl leads 32-bit programs to fcntl64's function"
 	case of32 && !runs32:
 		return "this kernel runs no 32-bit program"
 	case of32 && slices.ContainsFunc(all, ran):
