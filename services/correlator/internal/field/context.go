@@ -41,6 +41,9 @@ type Process struct {
 	ArgvCut bool
 	// ExeInode is the executable's inode, zero if not known.
 	ExeInode uint64
+	// ExeCtimeNs and ExeMtimeNs are when the executable's inode and its bytes were last changed, as of the exec: nanoseconds since
+	// 1970, zero if not known.
+	ExeCtimeNs, ExeMtimeNs int64
 	// Cwd is the working directory. Rules see it with a slash at its end, as Falco shows it; a
 	// value that already ends in one is used as it is, without a copy.
 	Cwd string

@@ -58,7 +58,20 @@ var eventFields = map[string]Field{
 // resultKinds are the events that can have a result.
 const resultKinds = AllKinds &^ (KindExit | KindExisting | KindDNSQuestion | KindDNSAnswer)
 
-func eventType(c *Context) (string, bool) { return text(typeName(KindOf(c.Event))) }
+// duplicateCalls are the names of evt.type's for a duplicate, by the call that made it. For the others dup stands.
+var duplicateCalls = map[eventv1.DuplicateCall]string{
+	eventv1.DuplicateCall_DUPLICATE_CALL_DUP2: "dup2", eventv1.DuplicateCall_DUPLICATE_CALL_DUP3: "dup3",
+}
+
+func eventType(c *Context) (string, bool) {
+	if duplicate := c.Event.GetDuplicate(); duplicate != nil {
+		if name := duplicateCalls[duplicate.GetCall()]; name != "" {
+			return name, true
+		}
+		return "dup", true
+	}
+	return text(typeName(KindOf(c.Event)))
+}
 
 func eventNumber(c *Context) (int64, bool) {
 	return int64(c.Event.GetSequence()), true //nolint:gosec // 2^63 events take millennia

@@ -56,6 +56,19 @@ func (t Type) String() string {
 	return "unknown"
 }
 
+// Needs is what the value of a field comes from besides the record of the event at hand as it always is.
+type Needs struct {
+	// Kinds are other events.
+	Kinds Kinds
+	// GivenPath: an open's record with the path as the caller wrote it.
+	GivenPath bool
+}
+
+// Or is what either needs.
+func (n Needs) Or(other Needs) Needs {
+	return Needs{Kinds: n.Kinds | other.Kinds, GivenPath: n.GivenPath || other.GivenPath}
+}
+
 // argument says what may stand in brackets after a field's name.
 type argument uint8
 
@@ -127,8 +140,8 @@ type Field struct {
 	Path PathPart
 	// Peer says what of an outgoing connection's far end the field holds.
 	Peer PeerPart
-	// Needs are kinds of events that the value comes from besides the one at hand. They must be recorded too.
-	Needs Kinds
+	// Needs is what must be recorded besides for the field to have its value.
+	Needs Needs
 	// Deprecated says why a rule should not use the field.
 	Deprecated string
 

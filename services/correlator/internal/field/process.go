@@ -4,42 +4,45 @@ import "strings"
 
 // processFields are proc.*: the acting process and those it descends from.
 var processFields = map[string]Field{
-	"proc.name":               {Doc: "file name of the executable", Type: Name, Own: true, Str: self(name)},
-	"proc.exe":                {Doc: "argv[0]: what the caller says it runs", Str: self(firstArg)},
-	"proc.exepath":            {Doc: "the kernel's path of the executable", Str: self(exePath)},
-	"proc.cmdline":            {Doc: "name and arguments, separated by spaces", Str: func(c *Context) (string, bool) { return cmdline(c, 0) }},
-	"proc.args":               {Doc: "arguments after argv[0], separated by spaces", Str: func(c *Context) (string, bool) { return arguments(c, 0) }},
-	"proc.exeline":            {Doc: "argv[0] and the other arguments, separated by spaces", Str: exeLine},
-	"proc.cmdlenargs":         {Doc: "bytes of the arguments after argv[0], without the spaces between them", Type: Number, Num: argBytes},
-	"proc.exe_ino":            {Doc: "inode of the executable", Type: Number, Num: exeInode},
-	"proc.cmdnargs":           {Doc: "number of arguments after argv[0]", Type: Number, Num: argCount},
-	"proc.cwd":                {Doc: "working directory, with a slash at its end", Str: workDir},
-	"proc.pid":                {Doc: "process id in the initial pid namespace", Type: Number, Num: processID},
-	"proc.ppid":               {Doc: "parent's process id", Type: Number, Num: parentID},
-	"proc.pname":              {Doc: "proc.name of the parent", Type: Name, Str: above(1, name)},
-	"proc.pexe":               {Doc: "proc.exe of the parent", Str: above(1, firstArg)},
-	"proc.pexepath":           {Doc: "proc.exepath of the parent", Str: above(1, exePath)},
-	"proc.pcmdline":           {Doc: "proc.cmdline of the parent", Str: func(c *Context) (string, bool) { return cmdline(c, 1) }},
-	"proc.aname":              {Doc: "proc.name of any ancestor, or of the n-th", Type: Name, arg: optionalIndex, strAt: nth(name), AnyStr: anyAncestor(name)},
-	"proc.aexe":               {Doc: "proc.exe of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(firstArg), AnyStr: anyAncestor(firstArg)},
-	"proc.aexepath":           {Doc: "proc.exepath of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(exePath), AnyStr: anyAncestor(exePath)},
-	"proc.acmdline":           {Doc: "proc.cmdline of any ancestor, or of the n-th", arg: optionalIndex, strAt: cmdline, AnyStr: anyAncestorLine},
-	"proc.apid":               {Doc: "process id of any ancestor, or of the n-th", Type: Number, arg: optionalIndex, numAt: nthID, AnyNum: anyAncestorID},
-	"proc.tty":                {Doc: "controlling terminal, 0 if none", Type: Number, Num: terminal},
-	"proc.sid":                {Doc: "process id of the session's leader", Type: Number, Num: sessionID},
-	"proc.sname":              {Doc: "name of the session's leader", Type: Name, Str: sessionStr(name)},
-	"proc.sexepath":           {Doc: "executable of the session's leader", Str: sessionStr(exePath)},
-	"proc.sid.exe":            {Doc: "proc.exe of the session's leader", Str: sessionStr(firstArg)},
-	"proc.sid.exepath":        {Doc: "the same as proc.sexepath", Str: sessionStr(exePath)},
-	"proc.is_sid_leader":      {Doc: "the process leads its session", Type: Bool, Num: property(func(p *Process) bool { return p.Session == p.Key.PID })},
-	"proc.pid.ts":             {Doc: "start of the process, nanoseconds since 1970", Type: Number, Num: func(c *Context) (int64, bool) { return started(c, c.Process) }},
-	"proc.ppid.ts":            {Doc: "start of the parent, nanoseconds since 1970", Type: Number, Num: func(c *Context) (int64, bool) { return started(c, c.parent()) }},
-	"proc.loginuid":           {Doc: "audit login user id, -1 if never set", Type: Number, Num: loginID},
-	"proc.duration":           {Doc: "nanoseconds since the process started", Type: Number, Num: func(c *Context) (int64, bool) { return age(c, c.Process) }},
-	"proc.ppid.duration":      {Doc: "nanoseconds since the parent started", Type: Number, Num: func(c *Context) (int64, bool) { return age(c, c.parent()) }},
-	"proc.is_exe_upper_layer": {Doc: "the executable was written after the image was made", Type: Bool, Num: property(func(p *Process) bool { return p.ExeUpperLayer })},
-	"proc.is_exe_from_memfd":  {Doc: "the executable exists in memory only", Type: Bool, Num: property(func(p *Process) bool { return p.ExeMemfd })},
-	"proc.is_exe_unlinked":    {Doc: "the executable's file is deleted (ours, not Falco's)", Type: Bool, Num: property(func(p *Process) bool { return p.ExeUnlinked })},
+	"proc.name":                              {Doc: "file name of the executable", Type: Name, Own: true, Str: self(name)},
+	"proc.exe":                               {Doc: "argv[0]: what the caller says it runs", Str: self(firstArg)},
+	"proc.exepath":                           {Doc: "the kernel's path of the executable", Str: self(exePath)},
+	"proc.cmdline":                           {Doc: "name and arguments, separated by spaces", Str: func(c *Context) (string, bool) { return cmdline(c, 0) }},
+	"proc.args":                              {Doc: "arguments after argv[0], separated by spaces", Str: func(c *Context) (string, bool) { return arguments(c, 0) }},
+	"proc.exeline":                           {Doc: "argv[0] and the other arguments, separated by spaces", Str: exeLine},
+	"proc.cmdlenargs":                        {Doc: "bytes of the arguments after argv[0], without the spaces between them", Type: Number, Num: argBytes},
+	"proc.exe_ino":                           {Doc: "inode of the executable", Type: Number, Num: exeInode},
+	"proc.exe_ino.ctime":                     {Doc: "last change of the executable's inode, nanoseconds since 1970", Type: Number, Num: exeTime(func(p *Process) int64 { return p.ExeCtimeNs })},
+	"proc.exe_ino.mtime":                     {Doc: "last change of the executable's bytes, nanoseconds since 1970; its owner can set it", Type: Number, Num: exeTime(func(p *Process) int64 { return p.ExeMtimeNs })},
+	"proc.exe_ino.ctime_duration_proc_start": {Doc: "nanoseconds from proc.exe_ino.ctime to the start of the process; below 0 if it changed after that", Type: Number, Num: exeAgeAtStart},
+	"proc.cmdnargs":                          {Doc: "number of arguments after argv[0]", Type: Number, Num: argCount},
+	"proc.cwd":                               {Doc: "working directory, with a slash at its end", Str: workDir},
+	"proc.pid":                               {Doc: "process id in the initial pid namespace", Type: Number, Num: processID},
+	"proc.ppid":                              {Doc: "parent's process id", Type: Number, Num: parentID},
+	"proc.pname":                             {Doc: "proc.name of the parent", Type: Name, Str: above(1, name)},
+	"proc.pexe":                              {Doc: "proc.exe of the parent", Str: above(1, firstArg)},
+	"proc.pexepath":                          {Doc: "proc.exepath of the parent", Str: above(1, exePath)},
+	"proc.pcmdline":                          {Doc: "proc.cmdline of the parent", Str: func(c *Context) (string, bool) { return cmdline(c, 1) }},
+	"proc.aname":                             {Doc: "proc.name of any ancestor, or of the n-th", Type: Name, arg: optionalIndex, strAt: nth(name), AnyStr: anyAncestor(name)},
+	"proc.aexe":                              {Doc: "proc.exe of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(firstArg), AnyStr: anyAncestor(firstArg)},
+	"proc.aexepath":                          {Doc: "proc.exepath of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(exePath), AnyStr: anyAncestor(exePath)},
+	"proc.acmdline":                          {Doc: "proc.cmdline of any ancestor, or of the n-th", arg: optionalIndex, strAt: cmdline, AnyStr: anyAncestorLine},
+	"proc.apid":                              {Doc: "process id of any ancestor, or of the n-th", Type: Number, arg: optionalIndex, numAt: nthID, AnyNum: anyAncestorID},
+	"proc.tty":                               {Doc: "controlling terminal, 0 if none", Type: Number, Num: terminal},
+	"proc.sid":                               {Doc: "process id of the session's leader", Type: Number, Num: sessionID},
+	"proc.sname":                             {Doc: "name of the session's leader", Type: Name, Str: sessionStr(name)},
+	"proc.sexepath":                          {Doc: "executable of the session's leader", Str: sessionStr(exePath)},
+	"proc.sid.exe":                           {Doc: "proc.exe of the session's leader", Str: sessionStr(firstArg)},
+	"proc.sid.exepath":                       {Doc: "the same as proc.sexepath", Str: sessionStr(exePath)},
+	"proc.is_sid_leader":                     {Doc: "the process leads its session", Type: Bool, Num: property(func(p *Process) bool { return p.Session == p.Key.PID })},
+	"proc.pid.ts":                            {Doc: "start of the process, nanoseconds since 1970", Type: Number, Num: func(c *Context) (int64, bool) { return started(c, c.Process) }},
+	"proc.ppid.ts":                           {Doc: "start of the parent, nanoseconds since 1970", Type: Number, Num: func(c *Context) (int64, bool) { return started(c, c.parent()) }},
+	"proc.loginuid":                          {Doc: "audit login user id, -1 if never set", Type: Number, Num: loginID},
+	"proc.duration":                          {Doc: "nanoseconds since the process started", Type: Number, Num: func(c *Context) (int64, bool) { return age(c, c.Process) }},
+	"proc.ppid.duration":                     {Doc: "nanoseconds since the parent started", Type: Number, Num: func(c *Context) (int64, bool) { return age(c, c.parent()) }},
+	"proc.is_exe_upper_layer":                {Doc: "the executable was written after the image was made", Type: Bool, Num: property(func(p *Process) bool { return p.ExeUpperLayer })},
+	"proc.is_exe_from_memfd":                 {Doc: "the executable exists in memory only", Type: Bool, Num: property(func(p *Process) bool { return p.ExeMemfd })},
+	"proc.is_exe_unlinked":                   {Doc: "the executable's file is deleted (ours, not Falco's)", Type: Bool, Num: property(func(p *Process) bool { return p.ExeUnlinked })},
 }
 
 func name(p *Process) string    { return p.Name }
@@ -188,6 +191,26 @@ func exeInode(c *Context) (int64, bool) {
 		return 0, false
 	}
 	return number(c.Process.ExeInode), true
+}
+
+// exeTime reads a time of the executable's; missing if it is not known.
+func exeTime(get func(*Process) int64) func(*Context) (int64, bool) {
+	return func(c *Context) (int64, bool) {
+		if c.Process == nil {
+			return 0, false
+		}
+		at := get(c.Process)
+		return at, at != 0
+	}
+}
+
+// exeAgeAtStart is how old the executable's last change was when the process started.
+func exeAgeAtStart(c *Context) (int64, bool) {
+	start, ok := started(c, c.Process)
+	if !ok || c.Process.ExeCtimeNs == 0 {
+		return 0, false
+	}
+	return start - c.Process.ExeCtimeNs, true
 }
 
 // started is when the process started, by the event's two clocks.

@@ -168,5 +168,6 @@ func programOf(image *field.Process) *eventv1.Exec {
 			Path: image.Exe, Inode: image.ExeInode, UpperLayer: image.ExeUpperLayer, Memfd: image.ExeMemfd, Unlinked: image.ExeUnlinked,
 		},
 		Argv: image.Argv, ArgvTruncated: image.ArgvCut, Cwd: image.Cwd, Tty: image.TTY, Session: image.Session,
+		ExeCtimeNs: image.ExeCtimeNs, ExeMtimeNs: image.ExeMtimeNs,
 	}
 }

@@ -153,6 +153,7 @@ func fill(image *field.Process, e *eventv1.Event, x *eventv1.Exec) {
 	exe := x.GetExe()
 	image.Name = field.NameOf(exe.GetPath(), e.GetComm(), x.GetArgv())
 	image.Exe, image.ExeInode = exe.GetPath(), exe.GetInode()
+	image.ExeCtimeNs, image.ExeMtimeNs = x.GetExeCtimeNs(), x.GetExeMtimeNs()
 	image.Argv = keepArgv(x.GetArgv())
 	image.ArgvCut = x.GetArgvTruncated() || !sameLength(image.Argv, x.GetArgv())
 	image.Cwd = withSlash(x.GetCwd())

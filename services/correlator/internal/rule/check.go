@@ -74,7 +74,7 @@ func (c *compiler) operand(o condition.Operand, out *compiled) (field.Field, boo
 		c.fail(at, "%v", err)
 		return f, false
 	}
-	out.needs |= f.Needs
+	out.needs = out.needs.Or(f.Needs)
 	return c.transformed(f, o), true
 }
 

@@ -29,8 +29,8 @@ type compiled struct {
 	match predicate // set if known is depends
 	size  int       // checks, those of macros counted each time
 	notes []note
-	// needs are kinds of events that must be recorded for the condition to have what it compares, if known is depends.
-	needs field.Kinds
+	// needs is what must be recorded for the condition to have what it compares, if known is depends.
+	needs field.Needs
 	// paths hold every file of whose opening the condition can be true, if known is depends.
 	paths interest.Paths
 	// peers hold the far end of every outgoing connection of which it can be, if known is depends.
@@ -207,7 +207,7 @@ func all(terms []compiled) compiled {
 			out.known = never
 		case t.known == depends && out.known != never:
 			out.known = depends
-			out.needs |= t.needs
+			out.needs = out.needs.Or(t.needs)
 			rest = append(rest, t.match)
 		}
 	}
@@ -248,7 +248,7 @@ func oneOf(terms []compiled) compiled {
 			out.known = always
 		case t.known == depends && out.known != always:
 			out.known = depends
-			out.needs |= t.needs
+			out.needs = out.needs.Or(t.needs)
 			rest = append(rest, t.match)
 		}
 	}

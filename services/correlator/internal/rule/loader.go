@@ -190,7 +190,7 @@ type compiledRule struct {
 	bySlot [numSlots]compiled
 	opens  interest.Opens
 	peers  interest.Peers
-	needs  field.Kinds
+	needs  field.Needs
 }
 
 func (s *Set) add(c compiledRule, found *slots) {
@@ -204,7 +204,7 @@ func (s *Set) add(c compiledRule, found *slots) {
 		}
 	}
 	s.kinds |= c.rule.Kinds
-	s.opens, s.peers, s.needs = s.opens.Or(c.opens), s.peers.Or(c.peers), s.needs|c.needs
+	s.opens, s.peers, s.needs = s.opens.Or(c.opens), s.peers.Or(c.peers), s.needs.Or(c.needs)
 }
 
 // compileRule compiles a rule for all kinds at once, which finds what is wrong with it, and then
@@ -228,6 +228,7 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 	all := by.check.rule(trees)
 	var outputNotes []note
 	r.output, outputNotes = l.compileOutput(d.output)
+	c.needs.GivenPath = r.output.needsGivenPath()
 	for i, kind := range by.kinds {
 		// Only the first pass finds errors; after one there is no set to put the rule in.
 		if len(l.errs) > 0 {
@@ -236,7 +237,7 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 		if match := kind.rule(trees); match.known != never {
 			r.Kinds |= 1 << i
 			c.bySlot[i] = match
-			c.needs |= match.needs
+			c.needs = c.needs.Or(match.needs)
 			if kind.kinds.Has(field.KindConnect | field.KindSend) {
 				c.peers = c.peers.Or(match.reachPeers())
 			}

@@ -155,8 +155,8 @@ func TestKinds(t *testing.T) {
 		{"not evt.type in (execve, clone, procexit, open)", (field.AllKinds &^ (field.LifeCycle | field.KindFileOpen)).String()},
 		{"not (evt.type = execve or proc.name = a)", (field.AllKinds &^ field.KindExec).String()},
 		{"not (not evt.type = execve or proc.name = a)", "execve"},
-		{"evt.type != connect and fd.name exists", "openat,accept4,chmod,chown,truncate,setxattr,mmap,mprotect,memfd_create,bind,listen,sendto,init_module"},
-		{"fd.sport = 1", "connect,accept4,bind,listen,sendto"},
+		{"evt.type != connect and fd.name exists", "openat,accept4,chmod,chown,truncate,setxattr,mmap,mprotect,memfd_create,bind,listen,sendto,init_module,dup2"},
+		{"fd.sport = 1", "connect,accept4,bind,listen,sendto,dup2"},
 		{"evt.type = connect and fd.type = unix", "connect"},
 		{"evt.type = unlinkat", "unlink,rmdir"},
 		{"evt.type in (rename, umount, finit_module, request_key)", "rename,umount2,init_module,keyctl"},
@@ -166,7 +166,8 @@ func TestKinds(t *testing.T) {
 		{"proc.name = a", field.AllKinds.String()},
 		{"proc.nonesuch = a", ""},
 		{"not proc.nonesuch = a and evt.type = accept", "accept4"},
-		{"evt.type = dup", ""},
+		{"evt.type = read", ""},
+		{"evt.type = dup", "dup2"},
 	}
 	for _, tt := range tests {
 		set, _ := mustLoad(t, ruleOf(tt.text))
@@ -182,14 +183,14 @@ func TestWarnings(t *testing.T) {
 		want       []string
 	}{
 		{"unknown field through a macro", "- macro: m\n  condition: proc.nonesuch = a\n" + ruleOf("evt.type = execve and not m"), []string{`f:2:14: rule "r": proc.nonesuch: not a field that Palisade provides`}},
-		{"unknown field in output", strings.Replace(ruleOf("evt.type = execve"), "output: o", "output: a %fd.nameraw %% b", 1), []string{`f:4:13: rule "r": output: fd.nameraw: no source yet: a record of an open holds the kernel's path, not the caller's`}},
+		{"unknown field in output", strings.Replace(ruleOf("evt.type = execve"), "output: o", "output: a %fd.uid %% b", 1), []string{`f:4:13: rule "r": output: fd.uid: no source yet: no record numbers sockets`}},
 		{"field without a source", ruleOf("evt.type = execve and proc.vpgid.name = a"), []string{`f:1:3: rule "r": no event that is collected can match the rule`, `f:3:37: rule "r": proc.vpgid.name: no source yet: no record holds process groups`}},
-		{"event that is not collected", ruleOf("evt.type in (execve, dup)"), []string{`f:3:15: rule "r": events "dup" are not collected`}},
-		{"no event left", ruleOf("evt.type = dup"), []string{`f:1:3: rule "r": no event that is collected can match the rule`, `f:3:15: rule "r": events "dup" are not collected`}},
+		{"event that is not collected", ruleOf("evt.type in (execve, read)"), []string{`f:3:15: rule "r": events "read" are not collected`}},
+		{"no event left", ruleOf("evt.type = read"), []string{`f:1:3: rule "r": no event that is collected can match the rule`, `f:3:15: rule "r": events "read" are not collected`}},
 		{"every event", ruleOf("proc.name = a"), []string{`f:1:3: rule "r": condition does not narrow evt.type, so it is evaluated for every event`}},
 		{"every event, accepted", ruleOf("proc.name = a") + "  warn_evttypes: false\n", nil},
 		{"deprecated", ruleOf("evt.type = execve and evt.dir = <"), []string{`f:3:37: rule "r": evt.dir is deprecated: every event is the end of a call`}},
-		{"descriptor's value", ruleOf("evt.type = open and fd.num = 3"), []string{`f:3:35: rule "r": fd.num is not always known: descriptor; may be known only to be 0 or more`}},
+		{"descriptor's value", ruleOf("evt.type = open and fd.num = 3"), []string{`f:3:35: rule "r": fd.num is not always known: descriptor, of a dup the one that was duplicated; of an open or accept it may be known only to be 0 or more`}},
 		{"user's name", ruleOf("evt.type = open and user.name in (root, www-data, 33)"), []string{`f:3:35: rule "r": user.name is never "www-data": root for user id 0, else the id in decimal`}},
 		{"skipped", ruleOf("evt.type = open and proc.nonesuch = a") + "  skip-if-unknown-filter: true\n", []string{`f:1:3: rule "r": rule is off: it names an unknown field and says skip-if-unknown-filter`, `f:3:35: rule "r": proc.nonesuch: not a field that Palisade provides`}},
 		{"other source", ruleOf("ka.verb = get") + "  source: k8s_audit\n", []string{`f:1:3: rule "r": source "k8s_audit" is not provided; the rule is off`}},

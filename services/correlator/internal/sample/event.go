@@ -30,7 +30,12 @@ var classes = map[string]filler{
 	},
 	"file_open": func(d *decoder, e *eventv1.Event, _ *field.Context) {
 		flags := d.access() | uint32(d.bits("flags", uapi.OpenFlags)) //nolint:gosec // flags of open(2) have 32 bits
-		e.Kind = &eventv1.Event_FileOpen{FileOpen: &eventv1.FileOpen{File: d.file(regular), Flags: flags}}
+		open := &eventv1.FileOpen{File: d.file(regular), Flags: flags}
+		open.GivenPath, open.GivenPathSource = open.GetFile().GetPath(), eventv1.PathSource_PATH_SOURCE_KERNEL
+		if given := d.str("given_path"); given != "" {
+			open.GivenPath = given
+		}
+		e.Kind = &eventv1.Event_FileOpen{FileOpen: open}
 	},
 	"signal": func(d *decoder, e *eventv1.Event, _ *field.Context) {
 		number := d.word("signal", func(n uint64) string { return uapi.Signal(uint32(n)) }, 15) //nolint:gosec // below maxWord
@@ -66,7 +71,7 @@ var classes = map[string]filler{
 		}}
 	},
 
-	"connect": connect, "accept": accept, "socket": newSocket, "connect_unix": connectUnix,
+	"connect": connect, "accept": accept, "duplicate": duplicate, "socket": newSocket, "connect_unix": connectUnix,
 	"bind":         socketOf(eventv1.SocketOperation_SOCKET_OPERATION_BIND),
 	"listen":       socketOf(eventv1.SocketOperation_SOCKET_OPERATION_LISTEN),
 	"send":         socketOf(eventv1.SocketOperation_SOCKET_OPERATION_SEND),
