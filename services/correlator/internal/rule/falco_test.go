@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 )
 
@@ -41,7 +42,12 @@ func TestFalcoRulesLoad(t *testing.T) {
 		}
 		t.Logf("%-55s %s", r.Name, r.Kinds)
 	}
-	t.Logf("%d of %d rules can match", live, len(set.Rules()))
+	if live != len(set.Rules()) {
+		t.Errorf("%d of %d rules can match, want all", live, len(set.Rules()))
+	}
+	if !set.Interest().GivenPaths || !set.Kinds().Has(field.KindDuplicate) {
+		t.Errorf("interest: %s, want duplicates, and paths as given", set.Interest())
+	}
 	t.Logf("interest: %s", set.Interest())
 	fields := map[string]int{}
 	for _, w := range warnings {
