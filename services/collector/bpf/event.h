@@ -151,8 +151,12 @@ struct exec_record {
 	__u32 argv_len;	  /* in this record */
 	__u32 cwd_len;
 	__u32 flags;
+	__u32 group;
+	__u32 inner_pid;   /* these two as the process's own pid namespace numbers them */
+	__u32 inner_group; /* 0 if the group's leader is of an outer one */
+	__u32 pad;
 };
-_Static_assert(sizeof(struct exec_record) == 184, "exec_record is wire format");
+_Static_assert(sizeof(struct exec_record) == 200, "exec_record is wire format");
 
 struct fork_record {
 	struct record_header header;

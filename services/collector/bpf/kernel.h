@@ -11,7 +11,8 @@
 #define ERESTARTSYS	  512 /* what sys_exit shows when a signal ended the call */
 #define TS_COMPAT	  0x2 /* x86 thread_info.status: in a 32-bit system call */
 #define SIGNAL_GROUP_EXIT 0x4 /* signal_struct.flags */
-#define PIDTYPE_SID	  3   /* signal_struct.pids */
+#define PIDTYPE_PGID	  2   /* signal_struct.pids, these two */
+#define PIDTYPE_SID	  3
 
 #define INITIAL_PID_NAMESPACE 0xeffffffc /* PROC_PID_INIT_INO */
 

@@ -26,33 +26,60 @@ static __always_inline __u64 workload_id(struct task_struct *task)
 	return workload_of_current(cgroup_id(task));
 }
 
-/*
- * The namespace /proc/<pid>/ns/pid shows; nsproxy has only the one for children. The pointer is copied
- * out of the task first: Linux 6.1 does not let a number that it has no bounds for be added to a typed
- * pointer ("math between ptr_ pointer and register with unbounded min value is not allowed").
- */
-static __always_inline __u32 pid_namespace_inum(struct task_struct *task)
+/* What a struct pid is called at a level of nested pid namespaces, which must be one of its own. */
+static __always_inline struct upid *name_at(struct pid *pid, __u64 level)
 {
-	struct pid *pid = 0;
-	struct upid *upid;
-	__u64 address;
-
-	bpf_core_read(&pid, sizeof(pid), &task->thread_pid);
-	address = (__u64)pid + bpf_core_field_offset(struct pid, numbers) +
-		  (__u64)FOLLOW(pid, level) * bpf_core_type_size(struct upid);
-	upid = (void *)address;
-	return FOLLOW(upid, ns, ns.inum);
+	return (void *)((__u64)pid + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid));
 }
 
-static __always_inline __u32 session_id(struct task_struct *task)
+/*
+ * The pointer is copied out of the task first: Linux 6.1 does not let a number that it has no bounds for be added to a typed
+ * pointer ("math between ptr_ pointer and register with unbounded min value is not allowed").
+ */
+static __always_inline struct pid *thread_pid(struct task_struct *task)
+{
+	struct pid *pid = 0;
+
+	bpf_core_read(&pid, sizeof(pid), &task->thread_pid);
+	return pid;
+}
+
+/* The namespace /proc/<pid>/ns/pid shows; nsproxy has only the one for children. */
+static __always_inline __u32 pid_namespace_inum(struct task_struct *task)
+{
+	struct pid *pid = thread_pid(task);
+	struct upid *innermost = name_at(pid, FOLLOW(pid, level));
+
+	return FOLLOW(innermost, ns, ns.inum);
+}
+
+/* Of a session or a process group: PIDTYPE_SID, PIDTYPE_PGID. */
+static __always_inline struct pid *shared_pid(struct task_struct *task, int type)
 {
 	struct signal_struct *signal = LOAD(task, signal);
-	struct pid *session = 0;
-	int nr = 0;
+	struct pid *pid = 0;
 
-	bpf_core_read(&session, sizeof(session), &signal->pids[PIDTYPE_SID]);
-	bpf_core_read(&nr, sizeof(nr), &session->numbers[0].nr);
-	return nr;
+	bpf_core_read(&pid, sizeof(pid), &signal->pids[type]);
+	return pid;
+}
+
+static __always_inline __u32 number_at(struct pid *pid, __u64 level)
+{
+	struct upid *name = name_at(pid, level);
+
+	return FOLLOW(name, nr);
+}
+
+static __always_inline void groups_fill(struct exec_record *r, struct task_struct *task)
+{
+	struct pid *self = thread_pid(task), *group = shared_pid(task, PIDTYPE_PGID),
+		   *session = shared_pid(task, PIDTYPE_SID);
+	__u64 level = FOLLOW(self, level);
+
+	r->session = number_at(session, 0);
+	r->group = number_at(group, 0);
+	r->inner_pid = number_at(self, level);
+	r->inner_group = FOLLOW(group, level) >= level ? number_at(group, level) : 0;
 }
 
 static __always_inline __u32 tty_device(struct task_struct *task)

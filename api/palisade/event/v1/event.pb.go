@@ -1383,7 +1383,13 @@ type Exec struct {
 	// changed as well, nor of root, who has them anyway.
 	FileCapabilities bool `protobuf:"varint,13,opt,name=file_capabilities,json=fileCapabilities,proto3" json:"file_capabilities,omitempty"`
 	// True if the kernel tells the program that it runs with more privilege than its caller (AT_SECURE, linux_binprm.secureexec).
-	Secure        bool `protobuf:"varint,14,opt,name=secure,proto3" json:"secure,omitempty"`
+	Secure bool `protobuf:"varint,14,opt,name=secure,proto3" json:"secure,omitempty"`
+	// Process group's leader's pid in the initial pid namespace.
+	Group uint32 `protobuf:"varint,15,opt,name=group,proto3" json:"group,omitempty"`
+	// The process's pid and its group's leader's as the process's own pid namespace numbers them. The group is zero if its leader is of
+	// an outer namespace.
+	InnerPid      uint32 `protobuf:"varint,16,opt,name=inner_pid,json=innerPid,proto3" json:"inner_pid,omitempty"`
+	InnerGroup    uint32 `protobuf:"varint,17,opt,name=inner_group,json=innerGroup,proto3" json:"inner_group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1514,6 +1520,27 @@ func (x *Exec) GetSecure() bool {
 		return x.Secure
 	}
 	return false
+}
+
+func (x *Exec) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *Exec) GetInnerPid() uint32 {
+	if x != nil {
+		return x.InnerPid
+	}
+	return 0
+}
+
+func (x *Exec) GetInnerGroup() uint32 {
+	if x != nil {
+		return x.InnerGroup
+	}
+	return 0
 }
 
 // Fork made the child; the event's process is the parent.
@@ -2909,7 +2936,7 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\tprivilege\x18# \x01(\v2\x1c.palisade.event.v1.PrivilegeH\x00R\tprivilege\x127\n" +
 	"\bio_uring\x18$ \x01(\v2\x1a.palisade.event.v1.IoUringH\x00R\aioUring\x12F\n" +
 	"\rsyscalls_used\x18% \x01(\v2\x1f.palisade.event.v1.SyscallsUsedH\x00R\fsyscallsUsedB\x06\n" +
-	"\x04kind\"\xba\x03\n" +
+	"\x04kind\"\x8e\x04\n" +
 	"\x04Exec\x12)\n" +
 	"\x03exe\x18\x01 \x01(\v2\x17.palisade.event.v1.FileR\x03exe\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\tR\x04argv\x12%\n" +
@@ -2926,7 +2953,11 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06setuid\x18\v \x01(\bR\x06setuid\x12\x16\n" +
 	"\x06setgid\x18\f \x01(\bR\x06setgid\x12+\n" +
 	"\x11file_capabilities\x18\r \x01(\bR\x10fileCapabilities\x12\x16\n" +
-	"\x06secure\x18\x0e \x01(\bR\x06secure\"c\n" +
+	"\x06secure\x18\x0e \x01(\bR\x06secure\x12\x14\n" +
+	"\x05group\x18\x0f \x01(\rR\x05group\x12\x1b\n" +
+	"\tinner_pid\x18\x10 \x01(\rR\binnerPid\x12\x1f\n" +
+	"\vinner_group\x18\x11 \x01(\rR\n" +
+	"innerGroup\"c\n" +
 	"\x04Fork\x123\n" +
 	"\x05child\x18\x01 \x01(\v2\x1d.palisade.event.v1.ProcessKeyR\x05child\x12&\n" +
 	"\x0fchild_cgroup_id\x18\x02 \x01(\x04R\rchildCgroupId\"'\n" +

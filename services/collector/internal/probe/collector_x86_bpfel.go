@@ -21,8 +21,8 @@ type collectorArea struct {
 	Mnt        uint64
 	PathAt     uint64
 	ArgvCopied uint64
-	Record     [49336]uint8
-	_          [3376]byte
+	Record     [49352]uint8
+	_          [3360]byte
 }
 
 type collectorBucket struct {

@@ -42,7 +42,10 @@ const (
 	execArgvLen   = 172
 	execCwdLen    = 176
 	execFlags     = 180
-	execSize      = 184
+	execGroup     = 184
+	execInnerPID  = 188
+	execInnerPGID = 192
+	execSize      = 200
 
 	forkChildStart  = 128
 	forkChildCgroup = 136
