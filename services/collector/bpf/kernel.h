@@ -143,11 +143,20 @@ struct super_block {
 	unsigned long s_magic;
 };
 
+struct timespec64 {
+	__s64 tv_sec;
+	long tv_nsec;
+};
+
 struct inode {
 	unsigned short i_mode;
 	unsigned int i_nlink;
 	unsigned long i_ino;
 	struct super_block *i_sb;
+	struct timespec64 i_ctime, i_mtime;	/* before Linux 6.6, and 6.7 */
+	struct timespec64 __i_ctime, __i_mtime; /* before 6.11 */
+	__s64 i_ctime_sec, i_mtime_sec;
+	__u32 i_ctime_nsec, i_mtime_nsec;
 };
 
 struct dentry {
@@ -213,6 +222,14 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct filename {
+	const char *name;
+};
+
+struct nameidata {
+	struct filename *name;
+};
+
 struct thread_info {
 	__u32 status;
 };
@@ -233,6 +250,7 @@ struct task_struct {
 	struct fs_struct *fs;
 	struct files_struct *files;
 	struct nsproxy *nsproxy;
+	struct nameidata *nameidata;
 	struct signal_struct *signal;
 	kuid_t loginuid;
 	struct css_set *cgroups;
@@ -256,6 +274,7 @@ struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_type;
 	__u16 sk_protocol;
+	__u32 sk_max_ack_backlog;
 };
 
 struct socket {

@@ -7,6 +7,7 @@
 
 #include "calls.h"
 #include "calls_privilege.h"
+#include "calls_socket.h"
 
 static __always_inline struct call_context call_returned(__u64 *ctx)
 {
@@ -91,6 +92,16 @@ int on_call_setxattr(__u64 *ctx)
 	return 0;
 }
 
+SEC("fexit/call_duplicate")
+int on_call_duplicate(__u64 *ctx)
+{
+	struct call_context c = call_returned(ctx);
+	enum call call = call_of(&c);
+
+	handle_duplicate(&c, call);
+	return 0;
+}
+
 /* Set by user space: path_chown cannot be used, because Linux before 6.1 hands no struct to a program. */
 const volatile __u8 chown_at_exit = 0;
 
@@ -116,6 +127,8 @@ int on_sys_exit_calls(__u64 *ctx)
 	else if (call == CALL_SETXATTR || call == CALL_SETXATTR_FD ||
 		 (chown_at_exit && call >= CALL_CHOWN && call <= CALL_CHOWN_FD))
 		handle_change(&c, call);
+	else if (call >= CALL_DUP && call <= CALL_PIDFD_GETFD)
+		handle_duplicate(&c, call);
 	else if (call >= CALL_SETGROUPS)
 		handle_privilege(&c, call);
 	return 0;

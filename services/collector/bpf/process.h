@@ -137,6 +137,7 @@ static __always_inline void exec_submit(struct area *a, int number, struct task_
 	end += r->argv_len;
 	exec_gains(r, task, bprm);
 	end = script_put(a, end, bprm);
+	end = times_put(a, end, task);
 	bound(end, AREA_RECORD_MAX);
 	submit(r, end, RECORD_EXEC);
 }

@@ -43,6 +43,9 @@ enum bpf_map_type {
 #define AT_FDCWD      (-100)
 #define AT_REMOVEDIR  0x200
 
+#define F_DUPFD		 0
+#define F_DUPFD_CLOEXEC 1030
+
 #define PROT_WRITE    0x2
 #define PROT_EXEC     0x4
 #define MAP_ANONYMOUS 0x20

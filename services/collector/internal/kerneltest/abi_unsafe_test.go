@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 )
 
 // compat32Variable names the 32-bit program where there is no Go to build it.
@@ -57,7 +59,14 @@ func TestB12ThirtyTwoBitSystemCalls(t *testing.T) {
 	if got := endpoint(w.await(t, "32-bit connect", isConnect(pid)).GetConnect().GetRemote()); got != l.Addr().String() {
 		t.Errorf("remote = %s, want %s", got, l.Addr())
 	}
+	d := w.await(t, "32-bit duplicate", isDuplicate(pid))
+	if got := endpoint(d.GetDuplicate().GetRemote()); got != l.Addr().String() || d.GetAbi() != eventv1.Abi_ABI_COMPAT_32 || result(d) != "0" {
+		t.Errorf("duplicate of a connection to %s by %v, result %s, want %s by a 32-bit call, 0", got, d.GetAbi(), result(d), l.Addr())
+	}
 }
+
+// rawDup2 is the system call dup2 itself, for which Go takes dup3.
+func rawDup2(from, to int) error { return rawCall(unix.SYS_DUP2, uintptr(from), uintptr(to), 0) }
 
 // rawOpen is the system call open itself: the C library and Go both call openat instead.
 func rawOpen(path string, flags int) (int, error) {

@@ -39,6 +39,16 @@ type dnsDnsBuild struct {
 	_       [4]byte
 }
 
+type dnsDuplicateCall uint32
+
+const (
+	dnsDuplicateCallDUPLICATE_DUP         dnsDuplicateCall = 1
+	dnsDuplicateCallDUPLICATE_DUP2        dnsDuplicateCall = 2
+	dnsDuplicateCallDUPLICATE_DUP3        dnsDuplicateCall = 3
+	dnsDuplicateCallDUPLICATE_FCNTL       dnsDuplicateCall = 4
+	dnsDuplicateCallDUPLICATE_PIDFD_GETFD dnsDuplicateCall = 5
+)
+
 type dnsGuardNameKey struct {
 	_          structs.HostLayout
 	Bits       uint32
@@ -160,7 +170,8 @@ const (
 	dnsRecordKindRECORD_PERF_EVENT_OPEN  dnsRecordKind = 49
 	dnsRecordKindRECORD_IO_URING_SETUP   dnsRecordKind = 50
 	dnsRecordKindRECORD_IO_URING         dnsRecordKind = 51
-	dnsRecordKindRECORD_KINDS            dnsRecordKind = 52
+	dnsRecordKindRECORD_DUPLICATE        dnsRecordKind = 52
+	dnsRecordKindRECORD_KINDS            dnsRecordKind = 53
 )
 
 type dnsSettings struct {
@@ -219,9 +230,12 @@ const (
 	dnsProgOnIngress            = "on_ingress"
 	dnsVarAnchorChangeRecord    = "anchor_change_record"
 	dnsVarAnchorDnsRecord       = "anchor_dns_record"
+	dnsVarAnchorDuplicateCall   = "anchor_duplicate_call"
+	dnsVarAnchorDuplicateRecord = "anchor_duplicate_record"
 	dnsVarAnchorExecRecord      = "anchor_exec_record"
 	dnsVarAnchorExitRecord      = "anchor_exit_record"
 	dnsVarAnchorFileOpenRecord  = "anchor_file_open_record"
+	dnsVarAnchorFileTimes       = "anchor_file_times"
 	dnsVarAnchorForkRecord      = "anchor_fork_record"
 	dnsVarAnchorMemoryRecord    = "anchor_memory_record"
 	dnsVarAnchorPrivilegeRecord = "anchor_privilege_record"
@@ -311,9 +325,12 @@ type dnsMapSpecs struct {
 type dnsVariableSpecs struct {
 	AnchorChangeRecord    *ebpf.VariableSpec `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.VariableSpec `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.VariableSpec `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.VariableSpec `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.VariableSpec `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.VariableSpec `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.VariableSpec `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.VariableSpec `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.VariableSpec `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.VariableSpec `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.VariableSpec `ebpf:"anchor_privilege_record"`
@@ -399,9 +416,12 @@ func (m *dnsMaps) Close() error {
 type dnsVariables struct {
 	AnchorChangeRecord    *ebpf.Variable `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.Variable `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.Variable `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.Variable `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.Variable `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.Variable `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.Variable `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.Variable `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.Variable `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.Variable `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.Variable `ebpf:"anchor_privilege_record"`

@@ -139,14 +139,19 @@ var calls = []Hook{
 	{Name: "exec", Family: "process", Place: Call, Program: "on_call_exec", Calls: []string{"execve", "execveat"}, Without: "failed execs are not seen"},
 	{Name: "module", Family: "privilege", Place: Call, Program: "on_call_module", Calls: []string{"init_module", "finit_module", "delete_module"},
 		Without: "kernel modules are not seen"},
+	{Name: "duplicate", Family: "network", Place: Call, Program: "on_call_duplicate", Calls: duplicateCalls,
+		Without: "sockets that become a program's input or output are not seen"},
 	{Name: "privilege", Family: "privilege", Place: Call, Program: "on_call", Each: true, Calls: privilegeCalls,
 		Without: "uses of privilege are not seen"},
 }
 
 // callsAtOnce is all of calls in one place, where the kernel's type information lacks some of their functions.
 var callsAtOnce = []Hook{
-	{Name: "sys_exit", Family: "privilege", Program: "on_sys_exit_calls", Without: "failed execs, memory files, modules and uses of privilege are not seen"},
+	{Name: "sys_exit", Family: "privilege", Program: "on_sys_exit_calls", Without: "failed execs, memory files, modules, uses of privilege and sockets as input or output are not seen"},
 }
+
+// duplicateCalls also has fcntl64, by which only 32-bit programs go.
+var duplicateCalls = []string{"dup", "dup2", "dup3", "fcntl", "fcntl64", "pidfd_getfd"}
 
 var privilegeCalls = []string{
 	"add_key", "bpf", "capset", "io_uring_setup", "keyctl", "perf_event_open", "process_vm_readv", "process_vm_writev",
@@ -168,7 +173,7 @@ func callsOf(k kernel.Kernel) []Hook {
 	}
 	for _, hook := range calls {
 		for _, call := range hook.Calls {
-			if optional := call == "setgroups16"; !optional && len(functionsOf([]string{call}, k)) == 0 {
+			if optional := call == "setgroups16" || call == "fcntl64"; !optional && len(functionsOf([]string{call}, k)) == 0 {
 				return callsAtOnce
 			}
 		}
@@ -232,7 +237,8 @@ var callKinds = map[string]record.Kind{
 	"perf_event_open": record.PerfEventOpen, "process_vm_readv": record.ProcessVMRead,
 	"process_vm_writev": record.ProcessVMWrite, "ptrace": record.Ptrace, "request_key": record.Keyctl,
 	"setgroups": record.Setgroups, "setgroups16": record.Setgroups, "setns": record.Setns, "unshare": record.Unshare,
-	"userfaultfd": record.Userfaultfd,
+	"userfaultfd": record.Userfaultfd, "dup": record.Duplicate, "dup2": record.Duplicate, "dup3": record.Duplicate,
+	"fcntl": record.Duplicate, "fcntl64": record.Duplicate, "pidfd_getfd": record.Duplicate,
 }
 
 // Program is one that is attached: a hook has one for each of its places.

@@ -47,6 +47,10 @@ const (
 	execInnerPGID = 192
 	execSize      = 200
 
+	timesCtime = 0
+	timesMtime = 8
+	timesSize  = 16
+
 	forkChildStart  = 128
 	forkChildCgroup = 136
 	forkChildTGID   = 144
@@ -55,9 +59,11 @@ const (
 	exitWaitStatus = 128
 	exitSize       = 136
 
-	fileOpenFile  = headerSize
-	fileOpenFlags = 160
-	fileOpenSize  = 168
+	fileOpenFile       = headerSize
+	fileOpenFlags      = 160
+	fileOpenGivenLen   = 164
+	fileOpenGivenFlags = 166
+	fileOpenSize       = 168
 
 	changeFile    = headerSize
 	changeTarget  = 160
@@ -86,6 +92,10 @@ const (
 	socketType       = 172
 	socketUnixLen    = 174
 	socketSize       = 176
+
+	duplicateCall   = 176
+	duplicateSource = 180
+	duplicateSize   = 184
 
 	dnsFamily     = 128
 	dnsLocalPort  = 130
@@ -130,6 +140,13 @@ const (
 	execCapabilities   = 1 << 4
 	execSecure         = 1 << 5
 	execScript         = 1 << 6
+	execTimes          = 1 << 7
+
+	givenArgument   = 1 << 0
+	givenKernel     = 1 << 1
+	givenTruncated  = 1 << 2
+	givenUnreadable = 1 << 3
 
 	socketRemoteIsGiven = 1 << 0
+	socketAccepted      = 1 << 1
 )
