@@ -879,7 +879,7 @@ type Event struct {
 	// The guard that stood in the way (collector.v1.Guard.id), 0 if none did. The operation was denied, and result is
 	// -EPERM; or, where the tier cannot deny, it was done and the process killed. 4294967295 is no guard's: while there are
 	// guards, it stands for what the kernel could not judge. That was denied, but for a DNS question in which no name can be
-	// found: it went out, and result is not known.
+	// found though it is there to its end: it went out, and result is not known.
 	Guard  uint32 `protobuf:"varint,16,opt,name=guard,proto3" json:"guard,omitempty"`
 	Killed bool   `protobuf:"varint,17,opt,name=killed,proto3" json:"killed,omitempty"`
 	// The cgroup of the workload that the task belongs to, as registered (collector.v1.WorkloadService): cgroup_id or the nearest
@@ -2290,7 +2290,9 @@ func (x *Socket) GetAddressSource() PathSource {
 	return PathSource_PATH_SOURCE_UNSPECIFIED
 }
 
-// Dns is one DNS message over UDP, port 53, seen at the edge of the host's or container's network (cgroup_skb).
+// Dns is one DNS message over UDP or TCP, port 53, seen at the edge of the host's or container's network (cgroup_skb). Over TCP
+// it is looked at in the segment in which it begins; its two octets of length may be in one before. The event's process is who
+// used the connection last. Answers that come in out of order, and messages behind the 64th of a segment, are counted as lost.
 type Dns struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// False for a question, true for an answer.
@@ -2302,12 +2304,14 @@ type Dns struct {
 	ResponseCode uint32         `protobuf:"varint,4,opt,name=response_code,json=responseCode,proto3" json:"response_code,omitempty"`
 	Server       *SocketAddress `protobuf:"bytes,5,opt,name=server,proto3" json:"server,omitempty"`
 	Client       *SocketAddress `protobuf:"bytes,6,opt,name=client,proto3" json:"client,omitempty"`
-	// True if the message was longer than the record holds (1024 bytes).
+	// True if the message was longer than the record holds (1024 bytes), or went on in another segment.
 	Truncated bool `protobuf:"varint,7,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// True if it could not be parsed as RFC 1035 says; what could be is there.
 	Malformed bool `protobuf:"varint,8,opt,name=malformed,proto3" json:"malformed,omitempty"`
 	// Id that joins question and answer.
-	Id            uint32 `protobuf:"varint,9,opt,name=id,proto3" json:"id,omitempty"`
+	Id uint32 `protobuf:"varint,9,opt,name=id,proto3" json:"id,omitempty"`
+	// IPPROTO_UDP is 17, IPPROTO_TCP is 6; 0 in recordings of collectors that saw UDP only.
+	Protocol      uint32 `protobuf:"varint,10,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2401,6 +2405,13 @@ func (x *Dns) GetMalformed() bool {
 func (x *Dns) GetId() uint32 {
 	if x != nil {
 		return x.Id
+	}
+	return 0
+}
+
+func (x *Dns) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
 	}
 	return 0
 }
@@ -2984,7 +2995,7 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\bprotocol\x18\x04 \x01(\rR\bprotocol\x12:\n" +
 	"\aaddress\x18\x05 \x01(\v2 .palisade.event.v1.SocketAddressR\aaddress\x12\x1b\n" +
 	"\tunix_path\x18\x06 \x01(\tR\bunixPath\x12D\n" +
-	"\x0eaddress_source\x18\a \x01(\x0e2\x1d.palisade.event.v1.PathSourceR\raddressSource\"\xfc\x02\n" +
+	"\x0eaddress_source\x18\a \x01(\x0e2\x1d.palisade.event.v1.PathSourceR\raddressSource\"\x98\x03\n" +
 	"\x03Dns\x12\x1a\n" +
 	"\bresponse\x18\x01 \x01(\bR\bresponse\x12<\n" +
 	"\tquestions\x18\x02 \x03(\v2\x1e.palisade.event.v1.DnsQuestionR\tquestions\x126\n" +
@@ -2994,7 +3005,9 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06client\x18\x06 \x01(\v2 .palisade.event.v1.SocketAddressR\x06client\x12\x1c\n" +
 	"\ttruncated\x18\a \x01(\bR\ttruncated\x12\x1c\n" +
 	"\tmalformed\x18\b \x01(\bR\tmalformed\x12\x0e\n" +
-	"\x02id\x18\t \x01(\rR\x02id\"5\n" +
+	"\x02id\x18\t \x01(\rR\x02id\x12\x1a\n" +
+	"\bprotocol\x18\n" +
+	" \x01(\rR\bprotocol\"5\n" +
 	"\vDnsQuestion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\"Y\n" +

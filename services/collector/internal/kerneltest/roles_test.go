@@ -44,6 +44,7 @@ func play(role string) int {
 		"forbidden":      tryForbidden,
 		"try-on":         tryOn,
 		"ask":            ask,
+		"ask-stream":     askStream,
 		"guard-and-wait": guardAndWait,
 		"unprivileged":   func([]string) error { return loadUnprivileged() },
 	}
