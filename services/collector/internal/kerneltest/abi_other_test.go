@@ -11,5 +11,8 @@ import (
 // rawOpen is openat here: newer architectures have no system call open, and no 32-bit twin that we test.
 func rawOpen(path string, flags int) (int, error) { return unix.Open(path, flags, 0) }
 
+// x32Operations is the role of calls that only x86-64 has.
+func x32Operations([]string) error { return nil }
+
 // compat32 is the 32-bit program; there is none.
 func compat32(*testing.T) string { return "" }

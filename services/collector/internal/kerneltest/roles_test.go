@@ -45,6 +45,7 @@ func play(role string) int {
 		"try-on":         tryOn,
 		"ask":            ask,
 		"ask-stream":     askStream,
+		"x32":            x32Operations,
 		"guard-and-wait": guardAndWait,
 		"unprivileged":   func([]string) error { return loadUnprivileged() },
 	}
