@@ -81,16 +81,19 @@ func (PathSource) EnumDescriptor() ([]byte, []int) {
 	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{0}
 }
 
-// Abi is the table a system call came through.
+// Abi is the table that the system call came through in which an event happened; of an exec, the table of the program that runs
+// now. What happens in no system call of the process's own, in an io_uring's worker or at the end of a process that a signal
+// killed, is told as native.
 type Abi int32
 
 const (
 	Abi_ABI_UNSPECIFIED Abi = 0
 	// The kernel's own: x86-64 or arm64.
 	Abi_ABI_NATIVE Abi = 1
-	// A 32-bit program's: ia32 on x86-64 (TS_COMPAT), AArch32 on arm64.
+	// A 32-bit program's: ia32 on x86-64 (TS_COMPAT), AArch32 on arm64. In the tier tracepoint of arm64 what such a program's calls
+	// do is not seen, but for its processes, signals and DNS.
 	Abi_ABI_COMPAT_32 Abi = 2
-	// x32 (__X32_SYSCALL_BIT), which no ordinary program uses.
+	// x32 (__X32_SYSCALL_BIT), which no ordinary program uses. DNS messages of such a call are told as native.
 	Abi_ABI_X32 Abi = 3
 )
 
@@ -866,7 +869,7 @@ type Event struct {
 	Credentials *Credentials `protobuf:"bytes,9,opt,name=credentials,proto3" json:"credentials,omitempty"`
 	// task_struct.comm: at most 15 bytes, chosen by the process itself, so never evidence.
 	Comm string `protobuf:"bytes,10,opt,name=comm,proto3" json:"comm,omitempty"`
-	// How the process entered the kernel, as far as the event's hook can tell.
+	// How the process entered the kernel.
 	Abi Abi `protobuf:"varint,11,opt,name=abi,proto3,enum=palisade.event.v1.Abi" json:"abi,omitempty"`
 	// What the operation ended with: 0 or more, or a negative errno. Meaningful only if result_known: a hook that
 	// fires before the operation cannot know it.
