@@ -275,7 +275,7 @@ struct dns_record {
 	__u8 local[16];
 	__u8 remote[16];
 	__u32 whole_len; /* of the message on the wire */
-	__u32 pad;
+	__u32 protocol;	 /* IPPROTO_UDP or IPPROTO_TCP */
 };
 _Static_assert(sizeof(struct dns_record) == 176, "dns_record is wire format");
 

@@ -92,14 +92,54 @@ static __always_inline __u32 tty_device(struct task_struct *task)
 	       LOAD(tty, index);
 }
 
-/* Which table of system calls the task is in, as far as the task itself tells. */
+/* Whether the task is in a 32-bit system call, which on arm64 are all that a 32-bit program makes. */
 static __always_inline bool compat_32(struct task_struct *task)
 {
 #if defined(__TARGET_ARCH_x86)
 	return LOAD(task, thread_info.status) & TS_COMPAT;
 #else
-	return false;
+	return LOAD(task, thread_info.flags) & 1ul << ARM64_TIF_32BIT;
 #endif
+}
+
+#if defined(__TARGET_ARCH_x86) && !defined(PACKETS)
+/*
+ * Where the task's registers were saved when it entered the kernel. Linux before 5.15 does not say; there they are at the top
+ * of its stack (task_pt_regs).
+ */
+static __always_inline struct pt_regs *registers_of(struct task_struct *task)
+{
+	const __u64 thread_size = 4 * 4096;
+
+#ifndef LEGACY
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return (struct pt_regs *)bpf_task_pt_regs(task);
+#endif
+	return (struct pt_regs *)((__u64)LOAD(task, stack) + thread_size - bpf_core_type_size(struct pt_regs));
+}
+
+/* An interrupt or an exception leaves other things there: numbers below 0, or small ones. */
+static __always_inline bool x32(struct task_struct *task)
+{
+	struct pt_regs *regs = registers_of(task);
+	__u64 number = FOLLOW(regs, orig_ax);
+
+	return number >> 30 == 1;
+}
+#else
+/* Programs on sockets' buffers do not get at a task's registers. */
+static __always_inline bool x32(struct task_struct *task)
+{
+	return false;
+}
+#endif
+
+/* Which table of system calls the task is in: RECORD_COMPAT_32, RECORD_X32 or 0. */
+static __always_inline __u32 abi_of(struct task_struct *task)
+{
+	if (compat_32(task))
+		return RECORD_COMPAT_32;
+	return x32(task) ? RECORD_X32 : 0;
 }
 
 static __always_inline void identity_fill(struct record_header *h, struct task_struct *task)
@@ -128,7 +168,7 @@ static __always_inline void header_fill(struct record_header *h, struct task_str
 	h->kind = kind;
 	h->boottime_ns = now;
 	h->result = 0;
-	h->flags = compat_32(task) ? RECORD_COMPAT_32 : 0;
+	h->flags = abi_of(task);
 	h->guard = 0;
 	identity_fill(h, task);
 	COPY_WORD(&h->effective_capabilities, cred, cap_effective);

@@ -104,6 +104,7 @@ const (
 	dnsLocal      = 136
 	dnsRemote     = 152
 	dnsWholeLen   = 168
+	dnsProtocol   = 172
 	dnsSize       = 176
 
 	signalTargetStart = 128

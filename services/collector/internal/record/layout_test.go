@@ -99,6 +99,7 @@ func layout() []member {
 		{"dns_record", "", dnsSize}, {"dns_record", "family", dnsFamily}, {"dns_record", "local_port", dnsLocalPort},
 		{"dns_record", "remote_port", dnsRemotePort}, {"dns_record", "message_len", dnsMessageLen},
 		{"dns_record", "local", dnsLocal}, {"dns_record", "remote", dnsRemote}, {"dns_record", "whole_len", dnsWholeLen},
+		{"dns_record", "protocol", dnsProtocol},
 		{"signal_record", "", signalSize}, {"signal_record", "target_start_boottime_ns", signalTargetStart},
 		{"signal_record", "target_tgid", signalTargetTGID}, {"signal_record", "number", signalNumber},
 		{"privilege_record", "", privilegeSize}, {"privilege_record", "args", privilegeArgs},
