@@ -82,6 +82,10 @@ static __always_inline enum call call_of(struct call_context *c)
 	struct pt_regs *regs = c->regs; /* what is read through c would be relocated with it */
 	__u32 nr = LOAD(regs, syscallno);
 
+	if (compat_32(c->task)) { /* whose numbers are others, and are not known here */
+		c->flags = RECORD_COMPAT_32;
+		return CALL_OTHER;
+	}
 	return nr < CALLS ? native_calls[nr] : CALL_OTHER;
 }
 

@@ -2,7 +2,6 @@
 /* arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl. */
 #pragma once
 
-#define X32_SYSCALL_BIT 0x40000000
 
 static const volatile __u8 native_calls[CALLS] = {
 	[2] = CALL_OPEN,	    /* open */

@@ -153,8 +153,12 @@ struct exec_record {
 	__u32 argv_len;	  /* in this record */
 	__u32 cwd_len;
 	__u32 flags;
+	__u32 group;
+	__u32 inner_pid;   /* these two as the process's own pid namespace numbers them */
+	__u32 inner_group; /* 0 if the group's leader is of an outer one */
+	__u32 pad;
 };
-_Static_assert(sizeof(struct exec_record) == 184, "exec_record is wire format");
+_Static_assert(sizeof(struct exec_record) == 200, "exec_record is wire format");
 
 /* As stat(2) tells them, in nanoseconds since 1970. */
 struct file_times {
@@ -271,7 +275,7 @@ struct dns_record {
 	__u8 local[16];
 	__u8 remote[16];
 	__u32 whole_len; /* of the message on the wire */
-	__u32 pad;
+	__u32 protocol;	 /* IPPROTO_UDP or IPPROTO_TCP */
 };
 _Static_assert(sizeof(struct dns_record) == 176, "dns_record is wire format");
 

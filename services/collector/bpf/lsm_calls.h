@@ -20,15 +20,32 @@ static __always_inline struct call_context call_returned(__u64 *ctx)
 	return c;
 }
 
-SEC("fexit/call_privilege")
-int on_call_privilege(__u64 *ctx)
-{
-	struct call_context c = call_returned(ctx);
-	enum call call = call_of(&c);
+/* One program a call: what it does for the others the verifier would have to look at in each of the places of all of them. */
+#define PRIVILEGE_CALL(name, call)                                                                 \
+	SEC("fexit/call_" #name)                                                                   \
+	int on_call_##name(__u64 *ctx)                                                             \
+	{                                                                                          \
+		struct call_context c = call_returned(ctx);                                        \
+                                                                                                   \
+		call_of(&c);                                                                       \
+		return handle_privilege(&c, call);                                                 \
+	}
 
-	handle_privilege(&c, call);
-	return 0;
-}
+PRIVILEGE_CALL(add_key, CALL_ADD_KEY)
+PRIVILEGE_CALL(bpf, CALL_BPF)
+PRIVILEGE_CALL(capset, CALL_CAPSET)
+PRIVILEGE_CALL(io_uring_setup, CALL_IO_URING_SETUP)
+PRIVILEGE_CALL(keyctl, CALL_KEYCTL)
+PRIVILEGE_CALL(perf_event_open, CALL_PERF_EVENT_OPEN)
+PRIVILEGE_CALL(process_vm_readv, CALL_PROCESS_VM_READ)
+PRIVILEGE_CALL(process_vm_writev, CALL_PROCESS_VM_WRITE)
+PRIVILEGE_CALL(ptrace, CALL_PTRACE)
+PRIVILEGE_CALL(request_key, CALL_ADD_KEY)
+PRIVILEGE_CALL(setgroups, CALL_SETGROUPS)
+PRIVILEGE_CALL(setgroups16, CALL_SETGROUPS)
+PRIVILEGE_CALL(setns, CALL_SETNS)
+PRIVILEGE_CALL(unshare, CALL_UNSHARE)
+PRIVILEGE_CALL(userfaultfd, CALL_USERFAULTFD)
 
 SEC("fexit/call_module")
 int on_call_module(__u64 *ctx)

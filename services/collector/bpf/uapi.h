@@ -78,4 +78,6 @@ enum bpf_map_type {
 /* UAPI, of which the verifier translates each access. */
 struct __sk_buff {
 	__u32 len;
+	__u32 before_sk[41];
+	__u64 sk; /* a struct bpf_sock * */
 };

@@ -81,16 +81,19 @@ func (PathSource) EnumDescriptor() ([]byte, []int) {
 	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{0}
 }
 
-// Abi is the table a system call came through.
+// Abi is the table that the system call came through in which an event happened; of an exec, the table of the program that runs
+// now. What happens in no system call of the process's own, in an io_uring's worker or at the end of a process that a signal
+// killed, is told as native.
 type Abi int32
 
 const (
 	Abi_ABI_UNSPECIFIED Abi = 0
 	// The kernel's own: x86-64 or arm64.
 	Abi_ABI_NATIVE Abi = 1
-	// A 32-bit program's: ia32 on x86-64 (TS_COMPAT), AArch32 on arm64.
+	// A 32-bit program's: ia32 on x86-64 (TS_COMPAT), AArch32 on arm64. In the tier tracepoint of arm64 what such a program's calls
+	// do is not seen, but for its processes, signals and DNS.
 	Abi_ABI_COMPAT_32 Abi = 2
-	// x32 (__X32_SYSCALL_BIT), which no ordinary program uses.
+	// x32 (__X32_SYSCALL_BIT), which no ordinary program uses. DNS messages of such a call are told as native.
 	Abi_ABI_X32 Abi = 3
 )
 
@@ -927,7 +930,7 @@ type Event struct {
 	Credentials *Credentials `protobuf:"bytes,9,opt,name=credentials,proto3" json:"credentials,omitempty"`
 	// task_struct.comm: at most 15 bytes, chosen by the process itself, so never evidence.
 	Comm string `protobuf:"bytes,10,opt,name=comm,proto3" json:"comm,omitempty"`
-	// How the process entered the kernel, as far as the event's hook can tell.
+	// How the process entered the kernel.
 	Abi Abi `protobuf:"varint,11,opt,name=abi,proto3,enum=palisade.event.v1.Abi" json:"abi,omitempty"`
 	// What the operation ended with: 0 or more, or a negative errno. Meaningful only if result_known: a hook that
 	// fires before the operation cannot know it.
@@ -940,7 +943,7 @@ type Event struct {
 	// The guard that stood in the way (collector.v1.Guard.id), 0 if none did. The operation was denied, and result is
 	// -EPERM; or, where the tier cannot deny, it was done and the process killed. 4294967295 is no guard's: while there are
 	// guards, it stands for what the kernel could not judge. That was denied, but for a DNS question in which no name can be
-	// found: it went out, and result is not known.
+	// found though it is there to its end: it went out, and result is not known.
 	Guard  uint32 `protobuf:"varint,16,opt,name=guard,proto3" json:"guard,omitempty"`
 	Killed bool   `protobuf:"varint,17,opt,name=killed,proto3" json:"killed,omitempty"`
 	// The cgroup of the workload that the task belongs to, as registered (collector.v1.WorkloadService): cgroup_id or the nearest
@@ -1464,8 +1467,14 @@ type Exec struct {
 	// When exe's inode was last changed, and when its bytes were (st_ctim and st_mtim of stat(2)), as the file system kept it at the
 	// time of the event: nanoseconds since 1970 by the machine's clock. Its owner can set the second, and nobody the first but by
 	// setting the clock. Zero means not known.
-	ExeCtimeNs    int64 `protobuf:"varint,15,opt,name=exe_ctime_ns,json=exeCtimeNs,proto3" json:"exe_ctime_ns,omitempty"`
-	ExeMtimeNs    int64 `protobuf:"varint,16,opt,name=exe_mtime_ns,json=exeMtimeNs,proto3" json:"exe_mtime_ns,omitempty"`
+	ExeCtimeNs int64 `protobuf:"varint,15,opt,name=exe_ctime_ns,json=exeCtimeNs,proto3" json:"exe_ctime_ns,omitempty"`
+	ExeMtimeNs int64 `protobuf:"varint,16,opt,name=exe_mtime_ns,json=exeMtimeNs,proto3" json:"exe_mtime_ns,omitempty"`
+	// Process group's leader's pid in the initial pid namespace.
+	Group uint32 `protobuf:"varint,17,opt,name=group,proto3" json:"group,omitempty"`
+	// The process's pid and its group's leader's as the process's own pid namespace numbers them. The group is zero if its leader is of
+	// an outer namespace.
+	InnerPid      uint32 `protobuf:"varint,18,opt,name=inner_pid,json=innerPid,proto3" json:"inner_pid,omitempty"`
+	InnerGroup    uint32 `protobuf:"varint,19,opt,name=inner_group,json=innerGroup,proto3" json:"inner_group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1608,6 +1617,27 @@ func (x *Exec) GetExeCtimeNs() int64 {
 func (x *Exec) GetExeMtimeNs() int64 {
 	if x != nil {
 		return x.ExeMtimeNs
+	}
+	return 0
+}
+
+func (x *Exec) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *Exec) GetInnerPid() uint32 {
+	if x != nil {
+		return x.InnerPid
+	}
+	return 0
+}
+
+func (x *Exec) GetInnerGroup() uint32 {
+	if x != nil {
+		return x.InnerGroup
 	}
 	return 0
 }
@@ -2536,7 +2566,9 @@ func (x *Socket) GetAddressSource() PathSource {
 	return PathSource_PATH_SOURCE_UNSPECIFIED
 }
 
-// Dns is one DNS message over UDP, port 53, seen at the edge of the host's or container's network (cgroup_skb).
+// Dns is one DNS message over UDP or TCP, port 53, seen at the edge of the host's or container's network (cgroup_skb). Over TCP
+// it is looked at in the segment in which it begins; its two octets of length may be in one before. The event's process is who
+// used the connection last. Answers that come in out of order, and messages behind the 64th of a segment, are counted as lost.
 type Dns struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// False for a question, true for an answer.
@@ -2548,12 +2580,14 @@ type Dns struct {
 	ResponseCode uint32         `protobuf:"varint,4,opt,name=response_code,json=responseCode,proto3" json:"response_code,omitempty"`
 	Server       *SocketAddress `protobuf:"bytes,5,opt,name=server,proto3" json:"server,omitempty"`
 	Client       *SocketAddress `protobuf:"bytes,6,opt,name=client,proto3" json:"client,omitempty"`
-	// True if the message was longer than the record holds (1024 bytes).
+	// True if the message was longer than the record holds (1024 bytes), or went on in another segment.
 	Truncated bool `protobuf:"varint,7,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// True if it could not be parsed as RFC 1035 says; what could be is there.
 	Malformed bool `protobuf:"varint,8,opt,name=malformed,proto3" json:"malformed,omitempty"`
 	// Id that joins question and answer.
-	Id            uint32 `protobuf:"varint,9,opt,name=id,proto3" json:"id,omitempty"`
+	Id uint32 `protobuf:"varint,9,opt,name=id,proto3" json:"id,omitempty"`
+	// IPPROTO_UDP is 17, IPPROTO_TCP is 6; 0 in recordings of collectors that saw UDP only.
+	Protocol      uint32 `protobuf:"varint,10,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2647,6 +2681,13 @@ func (x *Dns) GetMalformed() bool {
 func (x *Dns) GetId() uint32 {
 	if x != nil {
 		return x.Id
+	}
+	return 0
+}
+
+func (x *Dns) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
 	}
 	return 0
 }
@@ -3156,7 +3197,7 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\bio_uring\x18$ \x01(\v2\x1a.palisade.event.v1.IoUringH\x00R\aioUring\x12F\n" +
 	"\rsyscalls_used\x18% \x01(\v2\x1f.palisade.event.v1.SyscallsUsedH\x00R\fsyscallsUsed\x12<\n" +
 	"\tduplicate\x18& \x01(\v2\x1c.palisade.event.v1.DuplicateH\x00R\tduplicateB\x06\n" +
-	"\x04kind\"\xfe\x03\n" +
+	"\x04kind\"\xd2\x04\n" +
 	"\x04Exec\x12)\n" +
 	"\x03exe\x18\x01 \x01(\v2\x17.palisade.event.v1.FileR\x03exe\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\tR\x04argv\x12%\n" +
@@ -3177,7 +3218,11 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\fexe_ctime_ns\x18\x0f \x01(\x03R\n" +
 	"exeCtimeNs\x12 \n" +
 	"\fexe_mtime_ns\x18\x10 \x01(\x03R\n" +
-	"exeMtimeNs\"c\n" +
+	"exeMtimeNs\x12\x14\n" +
+	"\x05group\x18\x11 \x01(\rR\x05group\x12\x1b\n" +
+	"\tinner_pid\x18\x12 \x01(\rR\binnerPid\x12\x1f\n" +
+	"\vinner_group\x18\x13 \x01(\rR\n" +
+	"innerGroup\"c\n" +
 	"\x04Fork\x123\n" +
 	"\x05child\x18\x01 \x01(\v2\x1d.palisade.event.v1.ProcessKeyR\x05child\x12&\n" +
 	"\x0fchild_cgroup_id\x18\x02 \x01(\x04R\rchildCgroupId\"'\n" +
@@ -3249,7 +3294,7 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\bprotocol\x18\x04 \x01(\rR\bprotocol\x12:\n" +
 	"\aaddress\x18\x05 \x01(\v2 .palisade.event.v1.SocketAddressR\aaddress\x12\x1b\n" +
 	"\tunix_path\x18\x06 \x01(\tR\bunixPath\x12D\n" +
-	"\x0eaddress_source\x18\a \x01(\x0e2\x1d.palisade.event.v1.PathSourceR\raddressSource\"\xfc\x02\n" +
+	"\x0eaddress_source\x18\a \x01(\x0e2\x1d.palisade.event.v1.PathSourceR\raddressSource\"\x98\x03\n" +
 	"\x03Dns\x12\x1a\n" +
 	"\bresponse\x18\x01 \x01(\bR\bresponse\x12<\n" +
 	"\tquestions\x18\x02 \x03(\v2\x1e.palisade.event.v1.DnsQuestionR\tquestions\x126\n" +
@@ -3259,7 +3304,9 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06client\x18\x06 \x01(\v2 .palisade.event.v1.SocketAddressR\x06client\x12\x1c\n" +
 	"\ttruncated\x18\a \x01(\bR\ttruncated\x12\x1c\n" +
 	"\tmalformed\x18\b \x01(\bR\tmalformed\x12\x0e\n" +
-	"\x02id\x18\t \x01(\rR\x02id\"5\n" +
+	"\x02id\x18\t \x01(\rR\x02id\x12\x1a\n" +
+	"\bprotocol\x18\n" +
+	" \x01(\rR\bprotocol\"5\n" +
 	"\vDnsQuestion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\"Y\n" +

@@ -47,6 +47,8 @@ func play(role string) int {
 		"forbidden":      tryForbidden,
 		"try-on":         tryOn,
 		"ask":            ask,
+		"ask-stream":     askStream,
+		"x32":            x32Operations,
 		"guard-and-wait": guardAndWait,
 		"unprivileged":   func([]string) error { return loadUnprivileged() },
 	}

@@ -13,6 +13,37 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type dnsAsker struct {
+	_      structs.HostLayout
+	Header struct {
+		_                     structs.HostLayout
+		Size                  uint32
+		Kind                  uint32
+		BoottimeNs            uint64
+		StartBoottimeNs       uint64
+		ParentStartBoottimeNs uint64
+		CgroupId              uint64
+		EffectiveCapabilities uint64
+		Tgid                  uint32
+		Tid                   uint32
+		ParentTgid            uint32
+		Uid                   uint32
+		Gid                   uint32
+		EffectiveUid          uint32
+		EffectiveGid          uint32
+		LoginUid              uint32
+		MntNs                 uint32
+		PidNs                 uint32
+		NetNs                 uint32
+		UserNs                uint32
+		Comm                  [16]int8
+		Result                int64
+		Flags                 uint32
+		Guard                 uint32
+	}
+	Cgroup uint64
+}
+
 type dnsBucket struct {
 	_        structs.HostLayout
 	UrgentNs uint64
@@ -22,8 +53,33 @@ type dnsBucket struct {
 type dnsDnsBuild struct {
 	_ structs.HostLayout
 	R struct {
-		_          structs.HostLayout
-		Header     dnsRecordHeader
+		_      structs.HostLayout
+		Header struct {
+			_                     structs.HostLayout
+			Size                  uint32
+			Kind                  uint32
+			BoottimeNs            uint64
+			StartBoottimeNs       uint64
+			ParentStartBoottimeNs uint64
+			CgroupId              uint64
+			EffectiveCapabilities uint64
+			Tgid                  uint32
+			Tid                   uint32
+			ParentTgid            uint32
+			Uid                   uint32
+			Gid                   uint32
+			EffectiveUid          uint32
+			EffectiveGid          uint32
+			LoginUid              uint32
+			MntNs                 uint32
+			PidNs                 uint32
+			NetNs                 uint32
+			UserNs                uint32
+			Comm                  [16]int8
+			Result                int64
+			Flags                 uint32
+			Guard                 uint32
+		}
 		Family     uint16
 		LocalPort  uint16
 		RemotePort uint16
@@ -31,12 +87,16 @@ type dnsDnsBuild struct {
 		Local      [16]uint8
 		Remote     [16]uint8
 		WholeLen   uint32
-		Pad        uint32
+		Protocol   uint32
 	}
-	Message [1024]uint8
-	Name    [496]uint8
-	Key     dnsGuardNameKey
-	_       [4]byte
+	Message  [1024]uint8
+	Name     [496]uint8
+	Key      dnsGuardNameKey
+	_        [4]byte
+	Asker    dnsAsker
+	Position dnsPosition
+	At       uint32
+	_        [4]byte
 }
 
 type dnsDuplicateCall uint32
@@ -83,37 +143,24 @@ type dnsIdentity struct {
 	Digest [32]uint8
 }
 
+type dnsPosition struct {
+	_      structs.HostLayout
+	Next   uint32
+	Length uint16
+	Octets uint8
+	Pad    uint8
+}
+
+type dnsPositionKey struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Out    uint64
+}
+
 type dnsProgress struct {
 	_            structs.HostLayout
 	Acknowledged uint64
 	Freed        uint64
-}
-
-type dnsRecordHeader struct {
-	_                     structs.HostLayout
-	Size                  uint32
-	Kind                  uint32
-	BoottimeNs            uint64
-	StartBoottimeNs       uint64
-	ParentStartBoottimeNs uint64
-	CgroupId              uint64
-	EffectiveCapabilities uint64
-	Tgid                  uint32
-	Tid                   uint32
-	ParentTgid            uint32
-	Uid                   uint32
-	Gid                   uint32
-	EffectiveUid          uint32
-	EffectiveGid          uint32
-	LoginUid              uint32
-	MntNs                 uint32
-	PidNs                 uint32
-	NetNs                 uint32
-	UserNs                uint32
-	Comm                  [16]int8
-	Result                int64
-	Flags                 uint32
-	Guard                 uint32
 }
 
 type dnsRecordKind uint32
@@ -216,6 +263,7 @@ const (
 	dnsMapGuardSettings         = "guard_settings"
 	dnsMapHomes                 = "homes"
 	dnsMapIdentity              = "identity"
+	dnsMapPositions             = "positions"
 	dnsMapProgress              = "progress"
 	dnsMapSettings              = "settings"
 	dnsMapShortfalls            = "shortfalls"
@@ -307,6 +355,7 @@ type dnsMapSpecs struct {
 	GuardSettings       *ebpf.MapSpec `ebpf:"guard_settings"`
 	Homes               *ebpf.MapSpec `ebpf:"homes"`
 	Identity            *ebpf.MapSpec `ebpf:"identity"`
+	Positions           *ebpf.MapSpec `ebpf:"positions"`
 	Progress            *ebpf.MapSpec `ebpf:"progress"`
 	Settings            *ebpf.MapSpec `ebpf:"settings"`
 	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
@@ -372,6 +421,7 @@ type dnsMaps struct {
 	GuardSettings       *ebpf.Map `ebpf:"guard_settings"`
 	Homes               *ebpf.Map `ebpf:"homes"`
 	Identity            *ebpf.Map `ebpf:"identity"`
+	Positions           *ebpf.Map `ebpf:"positions"`
 	Progress            *ebpf.Map `ebpf:"progress"`
 	Settings            *ebpf.Map `ebpf:"settings"`
 	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
@@ -397,6 +447,7 @@ func (m *dnsMaps) Close() error {
 		m.GuardSettings,
 		m.Homes,
 		m.Identity,
+		m.Positions,
 		m.Progress,
 		m.Settings,
 		m.Shortfalls,

@@ -2,7 +2,6 @@ package probe
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -38,8 +37,10 @@ type Hook struct {
 	Place  Place
 	// Function of the kernel that asks an LSM hook; empty for security_NAME.
 	Function string
-	// Program is the C function.
+	// Program is the C function; of a Call with Each its first part.
 	Program string
+	// Each says that each call has a program of its own, Program_CALL.
+	Each bool
 	// Kind of its records, 0 if it makes several; of a Call callKinds has it.
 	Kind record.Kind
 	// Calls are the system calls of a Call, without prefix.
@@ -58,6 +59,15 @@ func (h Hook) function() string {
 		return h.Function
 	}
 	return "security_" + h.Name
+}
+
+// programOf is the C function for one of the hook's places.
+func (h Hook) programOf(place string) string {
+	if !h.Each {
+		return h.Program
+	}
+	call, _ := callOf(place)
+	return h.Program + "_" + call
 }
 
 // iterator is the one hook that user space runs.
@@ -131,7 +141,7 @@ var calls = []Hook{
 		Without: "kernel modules are not seen"},
 	{Name: "duplicate", Family: "network", Place: Call, Program: "on_call_duplicate", Calls: duplicateCalls,
 		Without: "sockets that become a program's input or output are not seen"},
-	{Name: "privilege", Family: "privilege", Place: Call, Program: "on_call_privilege", Calls: privilegeCalls,
+	{Name: "privilege", Family: "privilege", Place: Call, Program: "on_call", Each: true, Calls: privilegeCalls,
 		Without: "uses of privilege are not seen"},
 }
 
@@ -244,12 +254,7 @@ func (p Program) Call() (name string, native bool) {
 	if p.Hook.Place != Call {
 		return "", false
 	}
-	for i, prefix := range abiPrefixes {
-		if call, ok := strings.CutPrefix(p.Place, prefix); ok {
-			return call, i < nativePrefixes
-		}
-	}
-	return p.Place, false
+	return callOf(p.Place)
 }
 
 // Kind is that of the program's records, 0 if it makes several.

@@ -88,6 +88,44 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
+// streamed are messages as they come over TCP: whole, cut off within the name, only announced.
+func streamed() []struct {
+	name string
+	raw  []byte
+	want *eventv1.Dns
+} {
+	const whole = "\x00\x4d\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01"
+	message := func(n int) []byte {
+		header := raw(DNSQuestion, dnsSize, map[int]uint32{
+			dnsRemotePort: dnsPort | uint32(n)<<16, dnsWholeLen: uint32(len(whole)), dnsProtocol: 6,
+		})
+		return append(header, whole[:n]...)
+	}
+	a := []*eventv1.DnsQuestion{{Name: "a", Type: 1}}
+	return []struct {
+		name string
+		raw  []byte
+		want *eventv1.Dns
+	}{
+		{"whole", message(len(whole)), &eventv1.Dns{Id: 77, Questions: a, Protocol: 6}},
+		{"cut off in the name", message(13), &eventv1.Dns{Id: 77, Truncated: true, Malformed: true, Protocol: 6}},
+		{"only announced", message(0), &eventv1.Dns{Truncated: true, Malformed: true, Protocol: 6}},
+	}
+}
+
+func TestDecodeDNSOverTCP(t *testing.T) {
+	for _, tt := range streamed() {
+		event, _, err := Decoder{}.Decode(tt.raw)
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		opts := []cmp.Option{protocmp.Transform(), protocmp.IgnoreFields(&eventv1.Dns{}, "client", "server")}
+		if diff := cmp.Diff(tt.want, event.GetDns(), opts...); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
 // script is an exec in /d, of an executable without a path, followed by these names.
 func script(names string) []byte {
 	return append(raw(Exec, execSize, map[int]uint32{execFlags: execScript, execCwdLen: 2}), "/d"+names...)
@@ -263,6 +301,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add(script("./s\x00/bin/sh\x00"))
 	f.Add(timed(script("./s\x00/bin/sh\x00"), execScript, 1, 2))
 	f.Add(opened(givenArgument, 4, "../f"))
+	for _, r := range streamed() {
+		f.Add(r.raw)
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		event, _, err := Decoder{}.Decode(raw)
 		if (event == nil) == (err == nil) {

@@ -42,7 +42,10 @@ const (
 	execArgvLen   = 172
 	execCwdLen    = 176
 	execFlags     = 180
-	execSize      = 184
+	execGroup     = 184
+	execInnerPID  = 188
+	execInnerPGID = 192
+	execSize      = 200
 
 	timesCtime = 0
 	timesMtime = 8
@@ -101,6 +104,7 @@ const (
 	dnsLocal      = 136
 	dnsRemote     = 152
 	dnsWholeLen   = 168
+	dnsProtocol   = 172
 	dnsSize       = 176
 
 	signalTargetStart = 128

@@ -33,6 +33,9 @@ func decodeExec(raw []byte) (*eventv1.Exec, error) {
 		Cwd:            text(cwd),
 		Tty:            u32(raw, execTTY),
 		Session:        u32(raw, execSession),
+		Group:          u32(raw, execGroup),
+		InnerPid:       u32(raw, execInnerPID),
+		InnerGroup:     u32(raw, execInnerPGID),
 
 		Setuid:           flags&execSetuid != 0,
 		Setgid:           flags&execSetgid != 0,

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/palisade-sec/palisade/services/correlator/internal/glob"
 )
 
 // commLength is how many bytes of a program's name the kernel's comm holds.
@@ -29,10 +31,10 @@ func StringMatcher(op Op, values []string, comm bool) (func(string) bool, error)
 		equal := equalMatcher(value, comm)
 		return func(s string) bool { return !equal(s) }, nil
 	case Glob:
-		return func(s string) bool { return glob(value, s) }, nil
+		return func(s string) bool { return glob.Match(value, s) }, nil
 	case IGlob:
 		lower := strings.ToLower(value)
-		return func(s string) bool { return glob(lower, strings.ToLower(s)) }, nil
+		return func(s string) bool { return glob.Match(lower, strings.ToLower(s)) }, nil
 	case Regex:
 		return regexMatcher(value)
 	case BContains, BStartsWith:
@@ -160,75 +162,4 @@ func lower(c byte) byte {
 		return c + 'a' - 'A'
 	}
 	return c
-}
-
-// glob matches as fnmatch(3) without flags: * and ? also match a slash, [a-z] and [!a-z] a byte of
-// a set, a backslash takes the next byte as it is. It goes back to the last * only, so its time is
-// bounded by the product of the lengths.
-func glob(pattern, s string) bool {
-	p, i := 0, 0
-	starP, starI := -1, 0
-	for i < len(s) {
-		if p < len(pattern) && pattern[p] == '*' {
-			starP, starI = p, i
-			p++
-			continue
-		}
-		if next, ok := globByte(pattern, p, s[i]); ok {
-			p = next
-			i++
-			continue
-		}
-		if starP < 0 {
-			return false
-		}
-		starI++
-		p, i = starP+1, starI
-	}
-	for p < len(pattern) && pattern[p] == '*' {
-		p++
-	}
-	return p == len(pattern)
-}
-
-// globByte matches one byte with the element of the pattern at p, and says where the next begins.
-func globByte(pattern string, p int, c byte) (next int, ok bool) {
-	if p >= len(pattern) {
-		return p, false
-	}
-	switch pattern[p] {
-	case '?':
-		return p + 1, true
-	case '[':
-		if end, in, closed := globSet(pattern, p, c); closed {
-			return end, in
-		}
-	case '\\':
-		if p+1 < len(pattern) {
-			p++
-		}
-	}
-	return p + 1, pattern[p] == c
-}
-
-// globSet matches a byte with the bracket expression at p. An expression without an end is no set
-// but a plain bracket.
-func globSet(pattern string, p int, c byte) (next int, in, closed bool) {
-	i := p + 1
-	negated := i < len(pattern) && (pattern[i] == '!' || pattern[i] == '^')
-	if negated {
-		i++
-	}
-	for start := i; i < len(pattern); i++ {
-		if pattern[i] == ']' && i > start {
-			return i + 1, in != negated, true
-		}
-		low, high := pattern[i], pattern[i]
-		if i+2 < len(pattern) && pattern[i+1] == '-' && pattern[i+2] != ']' {
-			high = pattern[i+2]
-			i += 2
-		}
-		in = in || low <= c && c <= high
-	}
-	return 0, false, false
 }

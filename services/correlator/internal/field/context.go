@@ -51,8 +51,10 @@ type Process struct {
 	UID, EUID, GID, LoginUID uint32
 	// TTY is the controlling terminal's device number, zero if there is none.
 	TTY uint32
-	// Session is the session leader's pid.
-	Session uint32
+	// Session and Group are the session leader's and the process group leader's pids.
+	Session, Group uint32
+	// InnerPID and InnerGroup are the process's pid and Group as its own pid namespace numbers them, zero if not known.
+	InnerPID, InnerGroup uint32
 
 	// ExeUpperLayer: the executable was written after the image was made.
 	ExeUpperLayer bool

@@ -192,7 +192,7 @@ func find(name string) (Field, bool) {
 }
 
 // tables are all fields, by the file that holds them.
-var tables = [...]map[string]Field{eventFields, argumentFields, processFields, fileFields, networkFields, dnsFields, workloadFields}
+var tables = [...]map[string]Field{eventFields, argumentFields, processFields, groupFields, fileFields, networkFields, dnsFields, workloadFields, mountFields}
 
 // Names lists every field's name, in no order.
 func Names() []string {

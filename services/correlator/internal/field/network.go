@@ -260,7 +260,7 @@ func endName(a *eventv1.SocketAddress) string {
 	return ip.String() + ":" + strconv.FormatUint(uint64(a.GetPort()), 10)
 }
 
-// dnsFields are ours: DNS messages over UDP. Names have no final dot. A message may hold several questions and answers:
+// dnsFields are ours: DNS messages over UDP and TCP. Names have no final dot. A message may hold several questions and answers:
 // a comparison is true if one of them satisfies it, != if none equals.
 var dnsFields = map[string]Field{
 	"dns.question":  {Doc: "name asked for", Kinds: dnsKinds, AllNotEqual: true, AnyStr: anyQuestion(questionName), Show: shown(anyQuestion(questionName))},

@@ -276,14 +276,7 @@ func sessionStr(get func(*Process) string) func(*Context) (string, bool) {
 		if c.Process == nil {
 			return "", false
 		}
-		p := c.Process
-		for n := 0; p != nil && n < maxAncestors; n++ {
-			if p.Key.PID == c.Process.Session {
-				return text(get(p))
-			}
-			p = p.Parent
-		}
-		return "", false
+		return led(c.Process, c.Process.Session, get)
 	}
 }
 

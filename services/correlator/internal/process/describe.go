@@ -167,7 +167,8 @@ func programOf(image *field.Process) *eventv1.Exec {
 		Exe: &eventv1.File{
 			Path: image.Exe, Inode: image.ExeInode, UpperLayer: image.ExeUpperLayer, Memfd: image.ExeMemfd, Unlinked: image.ExeUnlinked,
 		},
-		Argv: image.Argv, ArgvTruncated: image.ArgvCut, Cwd: image.Cwd, Tty: image.TTY, Session: image.Session,
+		Argv: image.Argv, ArgvTruncated: image.ArgvCut, Cwd: image.Cwd, Tty: image.TTY,
+		Session: image.Session, Group: image.Group, InnerPid: image.InnerPID, InnerGroup: image.InnerGroup,
 		ExeCtimeNs: image.ExeCtimeNs, ExeMtimeNs: image.ExeMtimeNs,
 	}
 }

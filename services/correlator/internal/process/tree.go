@@ -220,7 +220,7 @@ func (t *Tree) fork(parent *Entry, f *eventv1.Fork) {
 	if parent.known {
 		above := child.Image.Parent
 		*child.Image = *parent.Image
-		child.Image.Key, child.Image.Parent = key, above
+		child.Image.Key, child.Image.Parent, child.Image.InnerPID = key, above, 0
 		child.known = true
 	}
 	if child.state == presumed {

@@ -196,7 +196,7 @@ func (l *Loop) event(e *eventv1.Event) {
 		kind.Fork.ChildCgroupId = l.cgroup(kind.Fork.GetChildCgroupId())
 		l.live[keyOf(kind.Fork.GetChild())] = &eventv1.Event{Process: kind.Fork.GetChild(), CgroupId: kind.Fork.GetChildCgroupId()}
 	case *eventv1.Event_Exec:
-		kind.Exec.Session = l.pid(kind.Exec.GetSession())
+		kind.Exec.Session, kind.Exec.Group = l.pid(kind.Exec.GetSession()), l.pid(kind.Exec.GetGroup())
 	case *eventv1.Event_Exit:
 		delete(l.live, keyOf(e.GetProcess()))
 		return

@@ -184,7 +184,7 @@ func TestWarnings(t *testing.T) {
 	}{
 		{"unknown field through a macro", "- macro: m\n  condition: proc.nonesuch = a\n" + ruleOf("evt.type = execve and not m"), []string{`f:2:14: rule "r": proc.nonesuch: not a field that Palisade provides`}},
 		{"unknown field in output", strings.Replace(ruleOf("evt.type = execve"), "output: o", "output: a %fd.uid %% b", 1), []string{`f:4:13: rule "r": output: fd.uid: no source yet: no record numbers sockets`}},
-		{"field without a source", ruleOf("evt.type = execve and proc.vpgid.name = a"), []string{`f:1:3: rule "r": no event that is collected can match the rule`, `f:3:37: rule "r": proc.vpgid.name: no source yet: no record holds process groups`}},
+		{"field without a source", ruleOf("evt.type = execve and proc.fdopencount = 3"), []string{`f:1:3: rule "r": no event that is collected can match the rule`, `f:3:37: rule "r": proc.fdopencount: no source yet: no record counts descriptors`}},
 		{"event that is not collected", ruleOf("evt.type in (execve, read)"), []string{`f:3:15: rule "r": events "read" are not collected`}},
 		{"no event left", ruleOf("evt.type = read"), []string{`f:1:3: rule "r": no event that is collected can match the rule`, `f:3:15: rule "r": events "read" are not collected`}},
 		{"every event", ruleOf("proc.name = a"), []string{`f:1:3: rule "r": condition does not narrow evt.type, so it is evaluated for every event`}},

@@ -105,7 +105,7 @@ const regular = 0o100000 // a file's type in its mode
 func (d *decoder) exec(p *field.Process) *eventv1.Exec {
 	x := &eventv1.Exec{
 		Exe:  &eventv1.File{Path: p.Exe, Mode: regular | 0o755, UpperLayer: p.ExeUpperLayer, Memfd: p.ExeMemfd, Unlinked: p.ExeUnlinked},
-		Argv: p.Argv, Cwd: p.Cwd, Tty: p.TTY, Session: p.Session, Setuid: d.boolean("setuid"),
+		Argv: p.Argv, Cwd: p.Cwd, Tty: p.TTY, Session: p.Session, Group: p.Group, Setuid: d.boolean("setuid"),
 	}
 	if script := d.str("script"); script != "" {
 		x.Script, x.Interpreter = &eventv1.File{Path: script}, p.Exe

@@ -53,6 +53,7 @@ func (d *decoder) process(event *eventv1.Event) *field.Process {
 	} else {
 		p.Session = child.Key.PID
 	}
+	p.Group = p.Session
 	return p
 }
 
