@@ -28,8 +28,14 @@ func (d *Daemon) Image(t *testing.T) (digest string) {
 	if err != nil {
 		t.Fatalf("image: %v", err)
 	}
+	return d.Import(t, ImageName, files)
+}
+
+// Import imports an image of these files, and returns its digest as containerd tells it.
+func (d *Daemon) Import(t *testing.T, name string, files []ociimage.File) (digest string) {
+	t.Helper()
 	var archive bytes.Buffer
-	if err := ociimage.Write(&archive, ociimage.Config{Name: ImageName}, files); err != nil {
+	if err := ociimage.Write(&archive, ociimage.Config{Name: name}, files); err != nil {
 		t.Fatalf("make an image: %v", err)
 	}
 	path := filepath.Join(d.directory, "image.tar")
@@ -37,12 +43,12 @@ func (d *Daemon) Image(t *testing.T) (digest string) {
 		t.Fatalf("write the image: %v", err)
 	}
 	d.Ctr(t, "images", "import", "--snapshotter", "native", path)
-	for field := range strings.FieldsSeq(d.Ctr(t, "images", "list", "name=="+ImageName)) {
+	for field := range strings.FieldsSeq(d.Ctr(t, "images", "list", "name=="+name)) {
 		if strings.HasPrefix(field, "sha256:") {
 			return field
 		}
 	}
-	t.Fatalf("containerd has no image %s after the import", ImageName)
+	t.Fatalf("containerd has no image %s after the import", name)
 	return ""
 }
 
@@ -52,7 +58,7 @@ func (d *Daemon) Run(t *testing.T, id string, args ...string) {
 	d.RunWith(t, nil, id, args...)
 }
 
-// RunWith is Run with flags of `ctr run`.
+// RunWith is Run with flags of `ctr run`, of which the last of a kind counts.
 func (d *Daemon) RunWith(t *testing.T, flags []string, id string, args ...string) {
 	t.Helper()
 	words := append([]string{"run", "--detach", "--snapshotter", "native"}, flags...)

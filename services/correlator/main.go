@@ -6,7 +6,7 @@
 // Runs as uid 10002 without capabilities, network or child processes. Reads rule files, writes how far
 // events were seen and what images were learned to do in its state directory; speaks to
 // collector, gate, enforcer and uplink over their unix sockets, each of which it refuses unless that process's uid
-// serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events and containerd's
+// serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events, what the gate reads of the host's accounts, and containerd's
 // word on which pid is a container's; nothing that comes out of a container, names and arguments included, is more
 // than text to it.
 package main
@@ -23,6 +23,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/rpc"
 	"github.com/palisade-sec/palisade/internal/statedir"
 	"github.com/palisade-sec/palisade/internal/telemetry"
+	"github.com/palisade-sec/palisade/services/correlator/internal/account"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/model"
@@ -53,6 +54,8 @@ type settings struct {
 	Uplink    delivery.UplinkConfig    `yaml:"uplink"`
 	Reload    reload.Config            `yaml:"reload"`
 	Models    model.Config             `yaml:"models"`
+	// Accounts are the host's users and groups, which the gate tells.
+	Accounts account.Config `yaml:"accounts"`
 }
 
 // Validate reports every fault.
@@ -62,7 +65,7 @@ func (s settings) Validate() error {
 		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
 	}
 	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate(),
-		s.Reload.Validate(), s.Models.Validate())
+		s.Reload.Validate(), s.Models.Validate(), s.Accounts.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -75,7 +78,7 @@ func defaultSettings() (settings, error) {
 	return settings{
 		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
 		Repeats: repeat.DefaultConfig(), Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
-		Reload: reload.DefaultConfig(), Models: model.DefaultConfig(),
+		Reload: reload.DefaultConfig(), Models: model.DefaultConfig(), Accounts: account.DefaultConfig(),
 	}, err
 }
 

@@ -12,6 +12,7 @@ import (
 
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
 	"github.com/palisade-sec/palisade/internal/daemon"
+	"github.com/palisade-sec/palisade/services/correlator/internal/account"
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
@@ -57,6 +58,7 @@ type parts struct {
 	rules       *reload.Watcher
 	tap         *tap.Tap
 	models      *model.Store // nil if nothing is learned
+	accounts    *account.Watcher
 }
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
@@ -90,6 +92,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		return p, err
 	}
 	p.registrar = registration.New(peers["collector"], log)
+	p.accounts = account.New(cfg.Accounts, peers["gate"], log)
 	out := delivery.Peers{Enforcer: peers["enforcer"], Uplink: peers["uplink"]}
 	if p.delivery, err = delivery.New(cfg.Enforcer, cfg.Uplink, out, log, registry); err != nil {
 		return p, err
@@ -103,7 +106,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	}
 	deps := pipeline.Deps{
 		Rules: set, Reloads: p.rules.Sets(), Adopted: func(set *rule.Set) { p.events.SetInterest(p.interestOf(set).Message()) },
-		Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.repeats, Seen: seen, Bookmark: book,
+		Batches: p.events.Batches(), Runtime: p.runtime, Accounts: p.accounts.Tables(), Registrar: p.registrar, Sink: p.repeats, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
 	}
 	if p.models != nil {
@@ -139,6 +142,7 @@ func (p *parts) tasks() []daemon.Task {
 		{Name: "register", Run: p.registrar.Run},
 		{Name: "events", Run: p.events.Run},
 		{Name: "rules", Run: p.rules.Run},
+		{Name: "accounts", Run: p.accounts.Run},
 	}
 	if p.models != nil {
 		tasks = append(tasks, daemon.Task{Name: "models", Run: p.models.Run})
@@ -177,6 +181,7 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 		}
 		answer.Facts = append(answer.Facts, &processv1.Fact{Name: peer.name, Value: state})
 	}
+	answer.Facts = append(answer.Facts, &processv1.Fact{Name: "accounts of the host", Value: p.accounts.State()})
 	names, states := p.runtime.States()
 	for i, name := range names {
 		answer.Facts = append(answer.Facts, &processv1.Fact{Name: "runtime " + name, Value: states[i]})

@@ -72,7 +72,7 @@ static const volatile __u8 native_calls[CALLS] = {
 	[288] = CALL_MPROTECT,	    /* pkey_mprotect */
 	[425] = CALL_IO_URING_SETUP,
 	[429] = CALL_MOVE_MOUNT,
-	[437] = CALL_OPEN_AT, /* openat2 */
+	[437] = CALL_OPEN_AT_2, /* openat2 */
 	[438] = CALL_PIDFD_GETFD,
 	[452] = CALL_CHMOD_AT,	    /* fchmodat2 */
 };

@@ -23,7 +23,7 @@ static const volatile __u8 native_calls[CALLS] = {
 	[82] = CALL_RENAME,
 	[83] = CALL_MKDIR,
 	[84] = CALL_RMDIR,
-	[85] = CALL_OPEN,	    /* creat */
+	[85] = CALL_CREATE,	    /* creat */
 	[86] = CALL_LINK,
 	[87] = CALL_UNLINK,
 	[88] = CALL_SYMLINK,
@@ -83,7 +83,7 @@ static const volatile __u8 native_calls[CALLS] = {
 	[329] = CALL_MPROTECT,	    /* pkey_mprotect */
 	[425] = CALL_IO_URING_SETUP,
 	[429] = CALL_MOVE_MOUNT,
-	[437] = CALL_OPEN_AT, /* openat2 */
+	[437] = CALL_OPEN_AT_2, /* openat2 */
 	[438] = CALL_PIDFD_GETFD,
 	[452] = CALL_CHMOD_AT,	    /* fchmodat2 */
 	/* Those x32 has numbers of its own for. */
@@ -98,7 +98,7 @@ static const volatile __u8 native_calls[CALLS] = {
 
 static const volatile __u8 ia32_calls[CALLS] = {
 	[5] = CALL_OPEN,	    /* open */
-	[8] = CALL_OPEN,	    /* creat */
+	[8] = CALL_CREATE,	    /* creat */
 	[9] = CALL_LINK,
 	[10] = CALL_UNLINK,
 	[11] = CALL_EXEC,
@@ -193,7 +193,7 @@ static const volatile __u8 ia32_calls[CALLS] = {
 	[380] = CALL_MPROTECT,	    /* pkey_mprotect */
 	[425] = CALL_IO_URING_SETUP,
 	[429] = CALL_MOVE_MOUNT,
-	[437] = CALL_OPEN_AT, /* openat2 */
+	[437] = CALL_OPEN_AT_2, /* openat2 */
 	[438] = CALL_PIDFD_GETFD,
 	[452] = CALL_CHMOD_AT,	    /* fchmodat2 */
 };

@@ -141,9 +141,38 @@ struct opening {
 /* Where in the caller's memory a call that has returned had its path, 0 if nowhere. */
 static __always_inline __u64 path_argument(struct call_context *c, enum call call)
 {
-	if (call == CALL_OPEN)
+	if (call == CALL_OPEN || call == CALL_CREATE)
 		return argument(c, 0);
-	return call == CALL_OPEN_AT ? argument(c, 1) : 0;
+	return call == CALL_OPEN_AT || call == CALL_OPEN_AT_2 ? argument(c, 1) : 0;
+}
+
+/* What was asked of an open that an open file keeps no trace of (do_dentry_open), in the midst of the call it still does. */
+#define OPEN_ONCE (O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC)
+
+static __always_inline __u32 open_once(struct opening *o)
+{
+	__u64 flags = 0;
+
+	if (!o->call)
+		return 0;
+	switch (o->which) {
+	case CALL_OPEN:
+		flags = argument(o->call, 1);
+		break;
+	case CALL_CREATE:
+		flags = O_CREAT | O_TRUNC;
+		break;
+	case CALL_OPEN_AT:
+	case CALL_OPEN_HANDLE:
+		flags = argument(o->call, 2);
+		break;
+	case CALL_OPEN_AT_2: /* struct open_how begins with them; if they cannot be read any more, they are not told */
+		bpf_probe_read_user(&flags, sizeof(flags), (void *)argument(o->call, 2));
+		break;
+	default:
+		break;
+	}
+	return flags & OPEN_ONCE;
 }
 
 /* The kernel's own copy of the path that the task is having looked up, by whatever way it asked, or 0. */
@@ -212,7 +241,7 @@ static __always_inline void open_submit(struct area *a, __u64 at, bool whole, st
 	else if (o->guard)
 		header_deny(&r->header, o->guard);
 	__builtin_memset(&r->file, 0, sizeof(*r) - sizeof(r->header));
-	r->open_flags = FOLLOW(file, f_flags);
+	r->open_flags = FOLLOW(file, f_flags) | open_once(o);
 	r->file.path_len = len;
 	if (!whole)
 		r->file.flags = FILE_PATH_TRUNCATED;

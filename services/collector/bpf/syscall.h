@@ -9,8 +9,10 @@
 /* Calls with the same arguments and the same meaning are one. AT: paths are relative to descriptors. */
 enum call {
 	CALL_OTHER,
-	CALL_OPEN, /* this and the next two return a descriptor of a file */
+	CALL_OPEN, /* this and the next four return a descriptor of a file */
+	CALL_CREATE, /* without flags */
 	CALL_OPEN_AT,
+	CALL_OPEN_AT_2, /* flags in memory */
 	CALL_OPEN_HANDLE, /* without a path */
 	CALL_CONNECT,
 	CALL_ACCEPT, /* returns a descriptor of a socket */

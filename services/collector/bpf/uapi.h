@@ -57,6 +57,9 @@ enum bpf_map_type {
 #define O_ACCMODE 03
 #define O_WRONLY  01
 #define O_RDWR	  02
+#define O_CREAT	  0100
+#define O_EXCL	  0200
+#define O_NOCTTY  0400
 #define O_TRUNC	  01000
 #define O_PATH	  010000000 /* asm-generic, as on x86 and arm64 */
 

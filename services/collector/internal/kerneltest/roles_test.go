@@ -77,16 +77,22 @@ func waitForInput([]string) error {
 	return err
 }
 
-// openWith opens args[1] by the system call args[0].
+// openWith opens args[1] by the system call args[0], to read or with the flags args[2]; creat has flags of its own.
 func openWith(args []string) error {
-	path := args[1]
+	path, flags := args[1], unix.O_RDONLY
+	if len(args) > 2 {
+		var err error
+		if flags, err = strconv.Atoi(args[2]); err != nil {
+			return err
+		}
+	}
 	calls := map[string]func() (int, error){
-		"open": func() (int, error) { return rawOpen(path, unix.O_RDONLY) },
+		"open": func() (int, error) { return rawOpen(path, flags) },
 		"openat": func() (int, error) {
-			return unix.Openat(unix.AT_FDCWD, path, unix.O_RDONLY, 0)
+			return unix.Openat(unix.AT_FDCWD, path, flags, 0o600)
 		},
 		"openat2": func() (int, error) {
-			return unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_RDONLY})
+			return unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: uint64(flags)})
 		},
 		"creat": func() (int, error) { return unix.Creat(path, 0o600) },
 		"handle": func() (int, error) {
@@ -98,7 +104,7 @@ func openWith(args []string) error {
 			if err != nil {
 				return -1, err
 			}
-			return unix.OpenByHandleAt(mount, handle, unix.O_RDONLY)
+			return unix.OpenByHandleAt(mount, handle, flags)
 		},
 	}
 	fd, err := calls[args[0]]()

@@ -117,6 +117,12 @@ type Resolver interface {
 	Any(e *eventv1.Event, ip netip.Addr, match func(name string) bool) bool
 }
 
+// Accounts knows what the host's users and groups are called. *account.Table is one.
+type Accounts interface {
+	User(id uint32) (name string, ok bool)
+	Group(id uint32) (name string, ok bool)
+}
+
 // Context is what a condition and an output see. One goroutine at a time may use it; it caches
 // composed values for the Event it holds, so change Event, Process and Workload together, and use
 // a new Event for each fact.
@@ -128,6 +134,8 @@ type Context struct {
 	Workload *findingv1.Workload
 	// Names knows what addresses are called, nil if nobody does.
 	Names Resolver
+	// Accounts are the host's, nil if nobody has told them.
+	Accounts Accounts
 
 	cache cache
 	// masks are masks spelled out, for all events: the same few come again and again.

@@ -130,6 +130,8 @@ type Field struct {
 	Sign func(*Context) (int64, bool)
 	// Knows says whether the field can ever hold this constant. Nil means any.
 	Knows func(constant string) bool
+	// Otherwise says where the field can hold what it does not know, empty if nowhere.
+	Otherwise string
 	// Word reads a constant that a rule may write in place of a Number. Nil means none.
 	Word func(constant string) (int64, bool)
 	// ByAccess: of an open, the value depends on nothing but the file's access mode.

@@ -3,6 +3,7 @@ package field
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
@@ -170,4 +171,50 @@ func containerInfo(c *Context) (string, bool) {
 		info += " k8s_pod=" + c.Workload.GetPodNamespace() + "/" + pod
 	}
 	return info, true
+}
+
+// ofTheHost is which processes have users and groups with names of their own.
+const ofTheHost = "of the host's processes only: in a container it is root, or the id in decimal"
+
+// userName looks up the host's users for the host's processes. The ids of a container are not the host's: who they are stands in
+// the container's own /etc/passwd, which is the attacker's to write, so only root is named there.
+func userName(c *Context) (string, bool) {
+	id, ok := userID(c)
+	return c.account(id, ok, isHost(c.Workload), Accounts.User)
+}
+
+func groupName(c *Context) (string, bool) {
+	id, ok := groupID(c)
+	return c.account(id, ok, isHost(c.Workload), Accounts.Group)
+}
+
+// loginName is a user of the host's, whatever was entered since: one logs in to the host.
+func loginName(c *Context) (string, bool) {
+	id, ok := loginID(c)
+	return c.account(id, ok, true, Accounts.User)
+}
+
+// account names an id. Root is called root, whatever the files say.
+func (c *Context) account(id int64, ok, host bool, name func(Accounts, uint32) (string, bool)) (string, bool) {
+	switch {
+	case !ok || id < 0:
+		return "", false
+	case id == 0:
+		return "root", true
+	}
+	if host && c.Accounts != nil {
+		if known, ok := name(c.Accounts, uint32(id)); ok { //nolint:gosec // a uid or gid, which is 32 bits wide
+			return known, true
+		}
+	}
+	return strconv.FormatInt(id, 10), true
+}
+
+// knownAnywhere says whether an account of any workload can be called this: root, or a number.
+func knownAnywhere(name string) bool {
+	if name == "root" {
+		return true
+	}
+	_, err := strconv.ParseUint(name, 10, 32)
+	return err == nil
 }

@@ -21,6 +21,7 @@ import (
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/account"
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/dnsname"
@@ -65,6 +66,7 @@ type Recorder interface {
 	Begin(at time.Time, parts []*correlatorv1.RecordedEntry)
 	Batch(at time.Time, b *subscription.Batch)
 	News(at time.Time, u workload.Update)
+	Accounts(at time.Time, table *account.Table)
 }
 
 // Models learn what the containers of an image do, and say what is unusual. *model.Learner is one. Nothing of it blocks for long.
@@ -84,7 +86,9 @@ type Deps struct {
 	Adopted func(*rule.Set)
 	Batches <-chan *subscription.Batch
 	Runtime Runtime
-	Sink    Sink
+	// Accounts brings the host's users and groups, again when they have changed; nil if nobody tells them.
+	Accounts <-chan *account.Table
+	Sink     Sink
 	// Registrar may be nil.
 	Registrar Registrar
 	// Seen is how far an earlier run of the correlator had seen, zero if there was none; Bookmark keeps how far this
@@ -117,8 +121,9 @@ type Engine struct {
 	tracer  trace.Tracer
 
 	// windows count for rules that ask for several matches, names are what workloads' addresses are called.
-	windows *window.Counter
-	names   *dnsname.Cache
+	windows  *window.Counter
+	names    *dnsname.Cache
+	accounts *account.Table
 
 	stream stream
 	// losers are the workloads of cgroups that records are missing of, until the next sweep; nil for one nobody knows.
@@ -210,6 +215,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			err = e.News(ctx, update)
 		case set := <-e.deps.Reloads:
 			e.adopt(set)
+		case table := <-e.deps.Accounts:
+			e.Accounts(table)
 		case <-joins:
 			e.deps.Recorder.Begin(e.now(), e.snapshot())
 		case <-timer.C: // something has waited long enough

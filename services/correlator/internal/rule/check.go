@@ -155,7 +155,11 @@ func (c *compiler) strings(n *condition.Check, f field.Field, out *compiled) pre
 	values := c.values(n)
 	if f.Knows != nil && (n.Op == condition.Equal || n.Op.List()) {
 		if unknown := slices.DeleteFunc(slices.Clone(values), f.Knows); len(unknown) > 0 {
-			out.notes = append(out.notes, note{place: c.text.place(n.Left.Offset), field: n.Left.Field, msg: n.Left.Field + " is never " + quoteList(unknown) + ": " + f.Doc})
+			msg := n.Left.Field + " is never " + quoteList(unknown) + ": " + f.Doc
+			if f.Otherwise != "" {
+				msg = n.Left.Field + " is " + quoteList(unknown) + " " + f.Otherwise
+			}
+			out.notes = append(out.notes, note{place: c.text.place(n.Left.Offset), field: n.Left.Field, msg: msg})
 		}
 	}
 	match, err := condition.StringMatcher(n.Op, values, f.Type == field.Name)

@@ -191,7 +191,7 @@ func TestWarnings(t *testing.T) {
 		{"every event, accepted", ruleOf("proc.name = a") + "  warn_evttypes: false\n", nil},
 		{"deprecated", ruleOf("evt.type = execve and evt.dir = <"), []string{`f:3:37: rule "r": evt.dir is deprecated: every event is the end of a call`}},
 		{"descriptor's value", ruleOf("evt.type = open and fd.num = 3"), []string{`f:3:35: rule "r": fd.num is not always known: descriptor, of a dup the one that was duplicated; of an open or accept it may be known only to be 0 or more`}},
-		{"user's name", ruleOf("evt.type = open and user.name in (root, www-data, 33)"), []string{`f:3:35: rule "r": user.name is never "www-data": root for user id 0, else the id in decimal`}},
+		{"user's name", ruleOf("evt.type = open and user.name in (root, www-data, 33)"), []string{`f:3:35: rule "r": user.name is "www-data" of the host's processes only: in a container it is root, or the id in decimal`}},
 		{"skipped", ruleOf("evt.type = open and proc.nonesuch = a") + "  skip-if-unknown-filter: true\n", []string{`f:1:3: rule "r": rule is off: it names an unknown field and says skip-if-unknown-filter`, `f:3:35: rule "r": proc.nonesuch: not a field that Palisade provides`}},
 		{"other source", ruleOf("ka.verb = get") + "  source: k8s_audit\n", []string{`f:1:3: rule "r": source "k8s_audit" is not provided; the rule is off`}},
 		{"newer engine", "- required_engine_version: 0.99.0\n- required_engine_version: 26\n", []string{"f:1:28: file asks for rule engine 0.99.0, this one follows 0.57"}},
