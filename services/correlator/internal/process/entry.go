@@ -49,6 +49,8 @@ type Entry struct {
 	state state
 	depth int // images above this one
 	place int // in the queue of the exited
+	// older is the entry that had the pid before, which the roster keeps.
+	older *Entry
 }
 
 // state is where a process is in its life.
