@@ -45,7 +45,14 @@ func StringMatcher(op Op, values []string, comm bool) (func(string) bool, error)
 		value = string(raw)
 	default: // a plain comparison
 	}
-	return func(s string) bool { return CompareStrings(op, s, value) }, nil
+	switch op {
+	case Contains, BContains:
+		return func(s string) bool { return len(s) >= len(value) && strings.Contains(s, value) }, nil
+	case StartsWith, BStartsWith:
+		return func(s string) bool { return strings.HasPrefix(s, value) }, nil
+	default:
+		return func(s string) bool { return CompareStrings(op, s, value) }, nil
+	}
 }
 
 // CompareStrings applies an operator that needs no preparation to two strings. The others are
@@ -100,38 +107,47 @@ func equalMatcher(value string, comm bool) func(string) bool {
 }
 
 func listMatcher(op Op, values []string, comm bool) func(string) bool {
-	set := make(map[string]struct{}, len(values))
+	set := members{all: make(map[string]struct{}, len(values))}
 	for _, v := range values {
 		if op == PathMatch && len(v) > 1 {
 			v = strings.TrimRight(v, "/")
 		}
-		set[v] = struct{}{}
+		set.add(v)
 	}
 	if op == PathMatch {
-		return func(s string) bool { return underAny(set, s) }
+		return set.under
 	}
 	return func(s string) bool {
-		if _, ok := set[s]; ok {
-			return true
-		}
-		if !comm || len(s) <= commLength {
-			return false
-		}
-		_, ok := set[s[:commLength]]
-		return ok
+		return set.has(s) || comm && len(s) > commLength && set.has(s[:commLength])
 	}
 }
 
-// underAny says whether the path or a directory above it is in the set.
-func underAny(set map[string]struct{}, path string) bool {
-	if _, ok := set[path]; ok {
+// members is a set of strings that most often says no by a string's length alone.
+type members struct {
+	all     map[string]struct{}
+	lengths uint64 // a bit for each length modulo 64 that there is
+}
+
+func (m *members) add(s string) {
+	m.all[s] = struct{}{}
+	m.lengths |= 1 << (len(s) % 64)
+}
+
+func (m *members) has(s string) bool {
+	if m.lengths>>(len(s)%64)&1 == 0 {
+		return false
+	}
+	_, ok := m.all[s]
+	return ok
+}
+
+// under says whether the path or a directory above it is in the set.
+func (m *members) under(path string) bool {
+	if m.has(path) {
 		return true
 	}
 	for i := 0; i < len(path); i++ {
-		if path[i] != '/' {
-			continue
-		}
-		if _, ok := set[path[:max(i, 1)]]; ok {
+		if path[i] == '/' && m.has(path[:max(i, 1)]) {
 			return true
 		}
 	}

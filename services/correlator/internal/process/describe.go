@@ -13,7 +13,7 @@ import (
 // are among them. An event's boottime is when it can have happened at the earliest.
 func (t *Tree) Describe() []*eventv1.Event {
 	d := description{programs: map[Key][]*program{}, byImage: map[*field.Process]*program{}}
-	for _, entry := range t.entries {
+	for entry := range t.entries.all() {
 		d.add(entry.Image)
 		d.byImage[entry.Image].last = true
 	}
@@ -25,7 +25,7 @@ func (t *Tree) Describe() []*eventv1.Event {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.turn, b.turn), cmp.Compare(a.depth, b.depth),
 			cmp.Compare(a.event.GetProcess().GetPid(), b.event.GetProcess().GetPid()))
 	})
-	events := make([]*eventv1.Event, 0, len(steps)+len(t.entries))
+	events := make([]*eventv1.Event, 0, len(steps)+t.entries.count)
 	for _, s := range steps {
 		events = append(events, s.event)
 	}
@@ -106,7 +106,7 @@ func (t *Tree) life(key Key, programs []*program) []step {
 
 // knows says whether a process's program was told of. One that it runs no more has an executable, or was not.
 func (t *Tree) knows(key Key, p *program) bool {
-	if entry := t.entries[key]; entry != nil && p.last {
+	if entry := t.entries.get(key); entry != nil && p.last {
 		return entry.known
 	}
 	return p.image.Exe != ""
@@ -121,7 +121,7 @@ func (t *Tree) shown(key Key, image *field.Process, at uint64) *eventv1.Event {
 	if image.Parent != nil {
 		e.Parent = keyMessage(image.Parent.Key)
 	}
-	if entry := t.entries[key]; entry != nil {
+	if entry := t.entries.get(key); entry != nil {
 		e.CgroupId = entry.CgroupID
 		if entry.Placed {
 			e.Namespaces = &eventv1.Namespaces{Mnt: entry.MntNS, Pid: entry.PIDNS}
@@ -134,7 +134,7 @@ func (t *Tree) shown(key Key, image *field.Process, at uint64) *eventv1.Event {
 func (t *Tree) exits(described map[Key][]*program) []*eventv1.Event {
 	var gone []Key
 	for key := range described {
-		if t.entries[key] == nil {
+		if t.entries.get(key) == nil {
 			gone = append(gone, key)
 		}
 	}
@@ -149,7 +149,7 @@ func (t *Tree) exits(described map[Key][]*program) []*eventv1.Event {
 	events := make([]*eventv1.Event, 0, len(gone))
 	for _, key := range gone {
 		e := &eventv1.Event{Process: keyMessage(key), Kind: &eventv1.Event_Exit{Exit: &eventv1.Exit{}}}
-		if entry := t.entries[key]; entry != nil {
+		if entry := t.entries.get(key); entry != nil {
 			e.CgroupId = entry.CgroupID
 		}
 		events = append(events, e)

@@ -49,6 +49,8 @@ type Entry struct {
 	state state
 	depth int // images above this one
 	place int // in the queue of the exited
+	// older is the entry that had the pid before, which the roster keeps.
+	older *Entry
 }
 
 // state is where a process is in its life.
@@ -70,12 +72,16 @@ const (
 	keepDepth = 32
 )
 
-// keepArgv is the first maxArgvBytes of argv, whole arguments, and one cut argument at the end.
+// keepArgv is the first maxArgvBytes of argv, whole arguments, and one cut argument at the end. What it cuts it copies: the
+// arguments are parts of one string with all the text of the exec (see package decode), which would be kept whole.
 func keepArgv(argv []string) []string {
 	left := maxArgvBytes
 	for i, arg := range argv {
 		if len(arg) >= left {
-			kept := append([]string(nil), argv[:i]...)
+			kept := make([]string, 0, i+1)
+			for _, whole := range argv[:i] {
+				kept = append(kept, strings.Clone(whole))
+			}
 			return append(kept, strings.Clone(strings.ToValidUTF8(arg[:left], "")))
 		}
 		left -= len(arg) + 1
@@ -155,8 +161,11 @@ func fill(image *field.Process, e *eventv1.Event, x *eventv1.Exec) {
 	image.Exe, image.ExeInode = exe.GetPath(), exe.GetInode()
 	image.ExeCtimeNs, image.ExeMtimeNs = x.GetExeCtimeNs(), x.GetExeMtimeNs()
 	image.Argv = keepArgv(x.GetArgv())
-	image.ArgvCut = x.GetArgvTruncated() || !sameLength(image.Argv, x.GetArgv())
 	image.Cwd = withSlash(x.GetCwd())
+	cut := !sameLength(image.Argv, x.GetArgv())
+	if image.ArgvCut = cut || x.GetArgvTruncated(); cut { // as keepArgv says
+		image.Name, image.Exe, image.Cwd = strings.Clone(image.Name), strings.Clone(image.Exe), strings.Clone(image.Cwd)
+	}
 	image.TTY = x.GetTty()
 	image.Session, image.Group = x.GetSession(), x.GetGroup()
 	image.InnerPID, image.InnerGroup = x.GetInnerPid(), x.GetInnerGroup()

@@ -13,8 +13,7 @@ import (
 
 // Tree is the processes of one boot.
 type Tree struct {
-	entries map[Key]*Entry
-	latest  map[uint32]*Entry
+	entries roster
 	gone    queue
 	// snapshot collects the keys of the snapshot that is coming in, nil outside of one.
 	snapshot map[Key]bool
@@ -22,31 +21,31 @@ type Tree struct {
 
 // New returns an empty tree that remembers at most keepExited exited processes.
 func New(keepExited int) *Tree {
-	return &Tree{entries: map[Key]*Entry{}, latest: map[uint32]*Entry{}, gone: queue{limit: keepExited}}
+	return &Tree{entries: roster{last: map[uint32]*Entry{}}, gone: queue{limit: keepExited}}
 }
 
 // Len is how many processes the tree holds, and how many of them have exited.
-func (t *Tree) Len() (all, exited int) { return len(t.entries), t.gone.len() }
+func (t *Tree) Len() (all, exited int) { return t.entries.count, t.gone.len() }
 
 // Get is the process with that key, nil if the tree does not know it.
-func (t *Tree) Get(key Key) *Entry { return t.entries[key] }
+func (t *Tree) Get(key Key) *Entry { return t.entries.get(key) }
 
 // Live is the live process that has the pid now, nil if the tree knows none.
 func (t *Tree) Live(pid uint32) *Entry {
-	if entry := t.latest[pid]; entry != nil && entry.state == alive {
+	if entry := t.entries.last[pid]; entry != nil && entry.state == alive {
 		return entry
 	}
 	return nil
 }
 
 // Latest is the process that had the pid last, alive or not, nil if the tree knows none.
-func (t *Tree) Latest(pid uint32) *Entry { return t.latest[pid] }
+func (t *Tree) Latest(pid uint32) *Entry { return t.entries.last[pid] }
 
 // Within is a process that was in the cgroup last, a live one if there is one, nil if the tree knows none. It looks at
 // all of them.
 func (t *Tree) Within(cgroupID uint64) *Entry {
 	var found *Entry
-	for _, entry := range t.entries {
+	for entry := range t.entries.all() {
 		if entry.CgroupID != cgroupID || !entry.Placed {
 			continue
 		}
@@ -63,7 +62,7 @@ func (t *Tree) Parent(entry *Entry) *Entry {
 	if parent == nil {
 		return nil
 	}
-	return t.entries[parent.Key]
+	return t.entries.get(parent.Key)
 }
 
 // Apply learns from an event and returns the process it is about, nil if the event has none. Only events that start
@@ -92,7 +91,7 @@ func (t *Tree) Apply(e *eventv1.Event) *Entry {
 
 // own is the entry of the process that acts, and where it is by its own account.
 func (t *Tree) own(key Key, e *eventv1.Event) *Entry {
-	entry := t.entries[key]
+	entry := t.entries.get(key)
 	if entry == nil {
 		// Its fork was lost, or has not arrived yet.
 		entry = t.add(key)
@@ -114,18 +113,13 @@ func (t *Tree) own(key Key, e *eventv1.Event) *Entry {
 // add makes an entry, which ends any other that has its pid.
 func (t *Tree) add(key Key) *Entry {
 	entry := &Entry{Key: key, Image: &field.Process{Key: key, LoginUID: field.NoLogin}}
-	t.entries[key] = entry
-	former := t.latest[key.PID]
+	former := t.entries.put(entry)
 	switch {
 	case former == nil:
-		t.latest[key.PID] = entry
-	case former.Key.StartBoottimeNs < key.StartBoottimeNs:
-		t.latest[key.PID] = entry
-		if former.state == alive {
-			t.exit(former, presumed) // its exit was lost: two live processes do not share a pid
-		}
-	default:
+	case former.Key.StartBoottimeNs > key.StartBoottimeNs:
 		t.exit(entry, presumed)
+	case former.state == alive:
+		t.exit(former, presumed) // its exit was lost: two live processes do not share a pid
 	}
 	return entry
 }
@@ -135,7 +129,7 @@ func (t *Tree) adopt(entry *Entry, parent Key) {
 	if parent.PID == 0 || parent == entry.Key || entry.Image.Parent != nil {
 		return
 	}
-	above := t.entries[parent]
+	above := t.entries.get(parent)
 	if above == nil {
 		above = t.add(parent)
 		// Nothing says that it is alive but a child's memory of it, so it may be forgotten like the exited.
@@ -202,7 +196,7 @@ func (t *Tree) fork(parent *Entry, f *eventv1.Fork) {
 	if key.PID == 0 || key == parent.Key {
 		return
 	}
-	child := t.entries[key]
+	child := t.entries.get(key)
 	if child == nil {
 		child = t.add(key)
 	}
@@ -236,24 +230,17 @@ func (t *Tree) exit(entry *Entry, how state) {
 	}
 	entry.state = how
 	for t.gone.push(entry); t.gone.full(); {
-		t.forget(t.gone.pop())
+		t.entries.remove(t.gone.pop())
 	}
 }
 
 // revive takes an entry back that was only presumed dead.
 func (t *Tree) revive(entry *Entry) {
-	if t.latest[entry.Key.PID] != entry {
+	if t.entries.last[entry.Key.PID] != entry {
 		return // its pid is another process's by now: a late event
 	}
 	t.gone.remove(entry)
 	entry.state = alive
-}
-
-func (t *Tree) forget(entry *Entry) {
-	delete(t.entries, entry.Key)
-	if t.latest[entry.Key.PID] == entry {
-		delete(t.latest, entry.Key.PID)
-	}
 }
 
 // BeginSnapshot says that existing events of all processes follow.
@@ -266,8 +253,8 @@ func (t *Tree) EndSnapshot() {
 		return
 	}
 	if len(t.snapshot) > 0 {
-		for key, entry := range t.entries {
-			if entry.state == alive && !t.snapshot[key] {
+		for entry := range t.entries.all() {
+			if entry.state == alive && !t.snapshot[entry.Key] {
 				t.exit(entry, presumed)
 			}
 		}

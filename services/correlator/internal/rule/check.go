@@ -2,6 +2,7 @@ package rule
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -181,8 +182,10 @@ func (c *compiler) strings(n *condition.Check, f field.Field, out *compiled) pre
 	case f.AnyStr != nil:
 		return func(c *field.Context) bool { return f.AnyStr(c, match) }
 	}
+	get := f.Str
+	out.text = &textCheck{operand: fmt.Sprintf("%q", append([]string{n.Left.Field, n.Left.Arg}, n.Left.Transforms...)), get: get, match: match}
 	return func(c *field.Context) bool {
-		s, ok := f.Str(c)
+		s, ok := get(c)
 		return ok && match(s)
 	}
 }

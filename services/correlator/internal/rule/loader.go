@@ -162,12 +162,12 @@ func (l *loader) compile() *Set {
 		c.accesses[i] = newAccessCompiler(l, interest.Access(i))
 	}
 	set := &Set{files: l.files}
-	var found slots
+	var found, elsewhere slots
 	for _, d := range l.rules {
-		set.add(l.compileRule(d, c), &found)
+		set.add(l.compileRule(d, c), &found, &elsewhere)
 	}
 	for i, entries := range found {
-		set.candidates[i] = byname.New(entries)
+		set.candidates[i], set.elsewhere[i] = byname.New(entries), byname.New(elsewhere[i])
 	}
 	return set
 }
@@ -193,14 +193,21 @@ type compiledRule struct {
 	needs  field.Needs
 }
 
-func (s *Set) add(c compiledRule, found *slots) {
+func (s *Set) add(c compiledRule, found, elsewhere *slots) {
 	s.rules = append(s.rules, c.rule)
 	if !c.rule.Enabled {
 		return
 	}
 	for i, condition := range c.bySlot {
-		if condition.known != never {
-			found[i] = append(found[i], byname.Entry[candidate]{Names: condition.reachNames(), Value: candidate{c.rule, condition.predicate()}})
+		if condition.known == never {
+			continue
+		}
+		entry := byname.Entry[candidate]{Names: condition.reachNames(), Value: candidate{c.rule, condition.predicate()}}
+		found[i] = append(found[i], entry)
+		if paths := condition.reach(); paths.All {
+			elsewhere[i] = append(elsewhere[i], entry)
+		} else {
+			s.under[i] = s.under[i].Or(paths)
 		}
 	}
 	s.kinds |= c.rule.Kinds
@@ -325,3 +332,60 @@ func appendNotes(notes, more []note) []note {
 
 // quoteList is names in quotes for a message.
 func quoteList(names []string) string { return `"` + strings.Join(names, `", "`) + `"` }
+
+// textCheck is a comparison of one string with constants.
+type textCheck struct {
+	operand string // the field, its argument and what is done to it
+	get     func(*field.Context) (string, bool)
+	match   func(string) bool
+}
+
+// sameText gathers the terms of an alternative. Many rules ask for a dozen words of one command line: neighbours that look at the
+// same string look it up once.
+type sameText struct {
+	groups []group
+}
+
+// group is terms that stand beside each other and look at the same string, or one term that does not.
+type group struct {
+	text    *textCheck
+	matches []func(string) bool
+	other   predicate
+}
+
+func (s *sameText) add(t compiled) {
+	if last := len(s.groups) - 1; t.text != nil && last >= 0 && s.groups[last].text != nil && s.groups[last].text.operand == t.text.operand {
+		s.groups[last].matches = append(s.groups[last].matches, t.text.match)
+		return
+	}
+	g := group{text: t.text, other: t.match}
+	if t.text != nil {
+		g.matches = append(g.matches, t.text.match)
+	}
+	s.groups = append(s.groups, g)
+}
+
+// predicates are the terms, each true if one of those that it stands for is.
+func (s *sameText) predicates() []predicate {
+	out := make([]predicate, 0, len(s.groups))
+	for _, g := range s.groups {
+		if len(g.matches) < 2 {
+			out = append(out, g.other)
+			continue
+		}
+		get, matches := g.text.get, g.matches
+		out = append(out, func(c *field.Context) bool {
+			value, ok := get(c)
+			if !ok {
+				return false
+			}
+			for _, match := range matches {
+				if match(value) {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	return out
+}

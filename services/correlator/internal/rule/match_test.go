@@ -2,6 +2,7 @@ package rule_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -227,5 +228,49 @@ func benchmarkMatch(b *testing.B, sources ...rule.Source) {
 		c := contexts[i%len(contexts)]
 		c.Workload = contexts[0].Workload
 		set.Match(c, nothing)
+	}
+}
+
+// Neighbours of an alternative that look at the same string are one; what is negated, or looks at another, is not among them.
+func TestAlternativesOfOneString(t *testing.T) {
+	for condition, want := range map[string]bool{
+		"proc.cmdline contains one or proc.cmdline contains Shadow or proc.cmdline contains three":                 true,
+		"proc.cmdline contains one or proc.cmdline contains two or proc.cmdline contains three":                    false,
+		"proc.cmdline contains one or not proc.cmdline contains two or proc.cmdline contains three":                true,
+		"proc.cmdline contains one or not proc.cmdline contains Shadow or proc.cmdline contains three":             false,
+		"not (proc.cmdline contains one or proc.cmdline contains Shadow)":                                          false,
+		"tolower(proc.cmdline) contains one or proc.cmdline contains etc/shadow or tolower(proc.cmdline) = x":      false,
+		"proc.cmdline contains etc/shadow or tolower(proc.cmdline) contains etc/shadow or proc.cmdline contains x": true,
+		"proc.aname[1] = cat or proc.aname[2] = bash or proc.aname[1] = sshd":                                      false,
+		"proc.aname[2] = cat or proc.aname[1] = sshd or proc.aname[1] = bash":                                      true,
+		"container.name = db or container.name = web and proc.name = cat or container.name startswith x":           true,
+		"container.name = db or container.name = web and proc.name = dog or container.name startswith x":           false,
+		"proc.sname = x or proc.sname != bash or proc.sname contains y":                                            false,
+	} {
+		set, _ := mustLoad(t, ruleOf(condition))
+		if got := len(matched(set, opening("/etc/shadow", 0))) == 1; got != want {
+			t.Errorf("%s = %v, want %v", condition, got, want)
+		}
+	}
+}
+
+// An open elsewhere than where rules look is not shown to them, but to those that look anywhere.
+func TestOpensElsewhere(t *testing.T) {
+	yaml := ""
+	for name, condition := range map[string]string{
+		"a": "evt.type = openat and fd.name startswith /etc/", "b": "evt.type = openat and proc.name = cat",
+		"c": "evt.type = openat and proc.name = cat and fd.name = /root/x", "d": "fd.name endswith x",
+	} {
+		yaml += strings.Replace(ruleOf(condition), "rule: r", "rule: "+name, 1)
+	}
+	set, _ := mustLoad(t, yaml)
+	for path, want := range map[string]string{"/etc/shadow": "a b", "/root/x": "b c d", "/root/y": "b", "/x": "b d"} {
+		for _, flags := range []uint32{0, 1, 2} {
+			got := matched(set, opening(path, flags))
+			slices.Sort(got)
+			if strings.Join(got, " ") != want {
+				t.Errorf("open of %s with flags %d matches %v, want %s", path, flags, got, want)
+			}
+		}
 	}
 }

@@ -78,6 +78,9 @@ type Set struct {
 	files []FileCount
 	// candidates are by slotOf the event.
 	candidates [numSlots]byname.Index[candidate]
+	// under are the files that some candidate of a slot is about, and elsewhere the candidates for all other files.
+	under     [numSlots]interest.Paths
+	elsewhere [numSlots]byname.Index[candidate]
 	kinds      field.Kinds
 	// opens hold every file of whose opening an enabled rule can be true.
 	opens interest.Opens
@@ -155,6 +158,9 @@ func (s *Set) candidatesOf(c *field.Context) []candidate {
 	name := ""
 	if c.Process != nil {
 		name = c.Process.Name
+	}
+	if open := c.Event.GetFileOpen(); open != nil && !s.under[i].Has(open.GetFile().GetPath()) {
+		return s.elsewhere[i].For(name)
 	}
 	return s.candidates[i].For(name)
 }
