@@ -3,7 +3,8 @@
 // neither has a lock, and an event costs a few look-ups.
 //
 // An event whose cgroup nobody has claimed yet waits, in order within its cgroup, for at most a second, while the
-// runtime is asked. Then it goes on with its metadata marked as pending. A batch is released when the last of its
+// runtime is asked. Then it goes on with its metadata marked as pending, and what was found is told anew when somebody claims the
+// cgroup after all. A batch is released when the last of its
 // events has gone on and the uplink has every finding that came of it.
 package pipeline
 
@@ -37,6 +38,11 @@ import (
 // Sink takes findings. *delivery.Delivery is one.
 type Sink interface {
 	Put(ctx context.Context, item delivery.Item) error
+}
+
+// Amendments are told now and then that findings may be told anew. *amendment.Book is one.
+type Amendments interface {
+	Settle(ctx context.Context) error
 }
 
 // Runtime tells which containers run. *container.Watcher is one.
@@ -85,6 +91,8 @@ type Deps struct {
 	Batches <-chan *subscription.Batch
 	Runtime Runtime
 	Sink    Sink
+	// Amendments may be nil.
+	Amendments Amendments
 	// Registrar may be nil.
 	Registrar Registrar
 	// Seen is how far an earlier run of the correlator had seen, zero if there was none; Bookmark keeps how far this
@@ -253,6 +261,11 @@ func (e *Engine) Tick(ctx context.Context) error {
 		clear(e.losers)
 		if err := e.learn(ctx, now); err != nil {
 			return err
+		}
+		if e.deps.Amendments != nil {
+			if err := e.deps.Amendments.Settle(ctx); err != nil {
+				return err
+			}
 		}
 		if e.turns++; e.turns%rememberEvery == 0 {
 			e.remember(ctx)

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
+	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
@@ -110,4 +113,29 @@ func together(entry, above *process.Entry) bool {
 		return entry.Home == above.Home
 	}
 	return entry.PIDNS == above.PIDNS && entry.MntNS == above.MntNS && entry.Image.Session == above.Image.Session
+}
+
+// late makes a finding of the subject under judgement anew when somebody has claimed its cgroup, nil if somebody has already. It
+// holds on to the event and the process, and not to their batch.
+func (e *Engine) late(r *rule.Rule) func() *findingv1.Finding {
+	if e.deps.Amendments == nil || !isPending(e.judged.context.Workload) {
+		return nil
+	}
+	s := e.judged.subject
+	s.event = proto.CloneOf(s.event)
+	s.batch = &subscription.Batch{StreamEventsResponse: &collectorv1.StreamEventsResponse{
+		BootId: s.batch.GetBootId(), Instance: s.batch.GetInstance(), Epoch: s.batch.GetEpoch(), Traceparent: s.batch.GetTraceparent(),
+	}}
+	return func() *findingv1.Finding {
+		w, settled := e.index.Resolve(s.entry, s.place)
+		if !settled || isPending(w) {
+			return nil
+		}
+		e.consider(s, w)
+		return e.finding(r)
+	}
+}
+
+func isPending(w *findingv1.Workload) bool {
+	return w.GetMetadata() == findingv1.MetadataState_METADATA_STATE_PENDING
 }
