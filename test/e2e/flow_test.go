@@ -23,10 +23,13 @@ type finding struct {
 	Rule     string `json:"rule"`
 	Effect   string `json:"effect"`
 	Output   string `json:"output"`
+	Amended  bool   `json:"amended"`
 	Workload struct {
-		ContainerID string `json:"container_id"`
-		Image       string `json:"image"`
-		Metadata    string `json:"metadata"`
+		ContainerID   string `json:"container_id"`
+		ContainerName string `json:"container_name"`
+		Image         string `json:"image"`
+		Runtime       string `json:"runtime"`
+		Metadata      string `json:"metadata"`
 	} `json:"workload"`
 	Ancestry []struct {
 		Name string `json:"name"`
