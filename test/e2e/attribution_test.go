@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"os"
@@ -38,6 +39,7 @@ func startCrowdNode(t *testing.T) (*node, *crowd) {
 func TestAttribution(t *testing.T) {
 	n, c := startCrowdNode(t)
 	t.Run("B18 every event is its container's", func(t *testing.T) { n.attributesACrowd(t, c) })
+	t.Run("an orphan keeps its ancestors, and has another parent", func(t *testing.T) { n.tellsAncestryFromParents(t, c) })
 	t.Run("B18 what came before its container was known is amended", func(t *testing.T) { n.amendsWhatCameTooEarly(t, c) })
 	t.Run("B17 a cgroup's name is no evidence", func(t *testing.T) { n.ignoresCgroupNames(t, c) })
 }
@@ -141,6 +143,52 @@ func removeCgroups(t *testing.T, name string) {
 			}
 		}
 	}
+}
+
+// tellsAncestryFromParents leaves processes without their parents, in containers of their own pid namespace and of the host's: rules see
+// who took them over, findings who started them, and both are the container's all the same.
+func (n *node) tellsAncestryFromParents(t *testing.T, c *crowd) {
+	inner, shared := c.member(800), c.member(801)
+	shared.hostPIDs = true
+	all := []*member{inner, shared}
+	for _, m := range all {
+		c.does(m, 1)
+		c.leavesAnOrphan(m)
+		m.script += "busybox sleep 1000\n"
+	}
+	defer c.remove(all)
+	c.each(all, c.run)
+	n.wantActs(t, c)
+	for _, f := range n.findings() {
+		for _, m := range all {
+			if actOf(f) != m.orphan() {
+				continue
+			}
+			// In its own namespace the first process takes orphans over, in the host's the container's shim, a subreaper.
+			if of := fmt.Sprintf("ppid=%d", m.pid); strings.HasSuffix(f.Output, of) == m.hostPIDs {
+				t.Errorf("output = %q, first process %d, in the host's pid namespace: %v", f.Output, m.pid, m.hostPIDs)
+			}
+			if m.hostPIDs && !strings.Contains(f.Output, fmt.Sprintf("ppid=%d", parentOf(t, m.pid))) {
+				t.Errorf("output = %q, want the shim as the parent", f.Output)
+			}
+			if len(f.Ancestry) < 2 || f.Ancestry[0].Key.PID == m.pid || f.Ancestry[1].Key.PID != m.pid {
+				t.Errorf("ancestry = %v, want the shell that has ended, then the first process, %d", f.Ancestry, m.pid)
+			}
+		}
+	}
+}
+
+// parentOf is a live process's parent.
+func parentOf(t *testing.T, pid uint32) (parent uint32) {
+	t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))[1], &parent); err != nil {
+		t.Fatal(err)
+	}
+	return parent
 }
 
 // amendsWhatCameTooEarly takes the gate away while containers start and act. What they did is told all the same, as of a container that

@@ -35,6 +35,8 @@ type member struct {
 	tag           string
 	address       string   // that it connects to
 	mounts        []string // further directories of the host that it may write
+	hostPIDs      bool     // it lives in the host's pid namespace
+	pid           uint32   // its first process, once there is one
 	script        string
 	acts          []string // as findings call them
 }
@@ -105,6 +107,14 @@ func (c *crowd) does(m *member, k int) {
 	m.acts = append(m.acts, file, exec, connect)
 }
 
+// leavesAnOrphan adds an act of a process whose parent has ended.
+func (c *crowd) leavesAnOrphan(m *member) {
+	m.script += "export A=" + m.orphan() + "\nbusybox sh -c '(busybox sleep 1; exec busybox true $A) & exit 0'\n"
+	m.acts = append(m.acts, m.orphan())
+}
+
+func (m *member) orphan() string { return m.tag + "-exec9" }
+
 // each calls act for every member, as many at a time as there are workers.
 func (c *crowd) each(all []*member, act func(*member) error) {
 	c.t.Helper()
@@ -133,10 +143,14 @@ func (c *crowd) create(m *member) error {
 	for _, directory := range m.mounts {
 		mounts = append(mounts, specs.Mount{Type: "bind", Source: directory, Destination: "/cgroup", Options: []string{"rbind", "rw"}})
 	}
+	also := []oci.SpecOpts{}
+	if m.hostPIDs {
+		also = append(also, oci.WithHostNamespace(specs.PIDNamespace))
+	}
 	made, err := c.client.NewContainer(ctx, m.id, client.WithRuntime("io.containerd.runc.v2", nil), client.WithImageName(m.image),
 		client.WithContainerLabels(map[string]string{"io.kubernetes.container.name": "app-" + m.tag}),
 		client.WithNewSpec(oci.WithRootFSPath(c.root), oci.WithProcessArgs("/bin/sh", "-c", m.script), oci.WithMounts(mounts),
-			oci.WithHostNamespace(specs.NetworkNamespace), oci.WithCgroup(m.cgroup())))
+			oci.WithHostNamespace(specs.NetworkNamespace), oci.WithCgroup(m.cgroup()), oci.Compose(also...)))
 	if err != nil {
 		return err
 	}
@@ -146,7 +160,7 @@ func (c *crowd) create(m *member) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tasks[m.number] = task
+	c.tasks[m.number], m.pid = task, task.Pid()
 	return nil
 }
 
@@ -200,7 +214,7 @@ const crowdRules = `
 - rule: Crowd executed
   desc: A program whose arguments bear a tag.
   condition: evt.type = execve and proc.args contains "act-"
-  output: "%proc.args"
+  output: "%proc.args | ppid=%proc.ppid"
   priority: NOTICE
 - rule: Crowd opened
   desc: A file whose name bears a tag.

@@ -32,6 +32,9 @@ type finding struct {
 		Metadata      string `json:"metadata"`
 	} `json:"workload"`
 	Ancestry []struct {
+		Key struct {
+			PID uint32 `json:"pid"`
+		} `json:"key"`
 		Name string `json:"name"`
 	} `json:"ancestry"`
 	Action *struct {

@@ -15,12 +15,12 @@ var processFields = map[string]Field{
 	"proc.cmdnargs":           {Doc: "number of arguments after argv[0]", Type: Number, Num: argCount},
 	"proc.cwd":                {Doc: "working directory, with a slash at its end", Str: workDir},
 	"proc.pid":                {Doc: "process id in the initial pid namespace", Type: Number, Num: processID},
-	"proc.ppid":               {Doc: "parent's process id", Type: Number, Num: parentID},
+	"proc.ppid":               {Doc: "parent's process id: of who started it, or took it over when that one had ended", Type: Number, Num: parentID},
 	"proc.pname":              {Doc: "proc.name of the parent", Type: Name, Str: above(1, name)},
 	"proc.pexe":               {Doc: "proc.exe of the parent", Str: above(1, firstArg)},
 	"proc.pexepath":           {Doc: "proc.exepath of the parent", Str: above(1, exePath)},
 	"proc.pcmdline":           {Doc: "proc.cmdline of the parent", Str: func(c *Context) (string, bool) { return cmdline(c, 1) }},
-	"proc.aname":              {Doc: "proc.name of any ancestor, or of the n-th", Type: Name, arg: optionalIndex, strAt: nth(name), AnyStr: anyAncestor(name)},
+	"proc.aname":              {Doc: "proc.name of any ancestor, or of the n-th: parents as proc.ppid", Type: Name, arg: optionalIndex, strAt: nth(name), AnyStr: anyAncestor(name)},
 	"proc.aexe":               {Doc: "proc.exe of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(firstArg), AnyStr: anyAncestor(firstArg)},
 	"proc.aexepath":           {Doc: "proc.exepath of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(exePath), AnyStr: anyAncestor(exePath)},
 	"proc.acmdline":           {Doc: "proc.cmdline of any ancestor, or of the n-th", arg: optionalIndex, strAt: cmdline, AnyStr: anyAncestorLine},
@@ -40,6 +40,14 @@ var processFields = map[string]Field{
 	"proc.is_exe_upper_layer": {Doc: "the executable was written after the image was made", Type: Bool, Num: property(func(p *Process) bool { return p.ExeUpperLayer })},
 	"proc.is_exe_from_memfd":  {Doc: "the executable exists in memory only", Type: Bool, Num: property(func(p *Process) bool { return p.ExeMemfd })},
 	"proc.is_exe_unlinked":    {Doc: "the executable's file is deleted (ours, not Falco's)", Type: Bool, Num: property(func(p *Process) bool { return p.ExeUnlinked })},
+}
+
+// StartedBy is the process that started this one, whether it lives or not, nil if it is not known.
+func (p *Process) StartedBy() *Process {
+	if p.Creator != nil {
+		return p.Creator
+	}
+	return p.Parent
 }
 
 func name(p *Process) string    { return p.Name }
@@ -258,7 +266,7 @@ func sessionStr(get func(*Process) string) func(*Context) (string, bool) {
 			if p.Key.PID == c.Process.Session {
 				return text(get(p))
 			}
-			p = p.Parent
+			p = p.StartedBy()
 		}
 		return "", false
 	}

@@ -32,6 +32,7 @@ func (e *Engine) finding(r *rule.Rule) *findingv1.Finding {
 // describe is the subject under judgement as a finding of that name.
 func (e *Engine) describe(rule, output string) *findingv1.Finding {
 	j := &e.judged
+	above, more := ancestry(j.image)
 	return &findingv1.Finding{
 		Id:          findingID(j.batch, j.event, rule),
 		Time:        j.event.GetTime(),
@@ -39,7 +40,8 @@ func (e *Engine) describe(rule, output string) *findingv1.Finding {
 		Output:      shorten(strings.ToValidUTF8(output, "\uFFFD"), maxOutput),
 		Workload:    lightWorkload(j.context.Workload),
 		Process:     program(j.image, maxExe, maxArgv),
-		Ancestry:    ancestry(j.image),
+		Ancestry:    above,
+		AncestryCut: more,
 		Event:       lightEvent(j.event),
 		Traceparent: j.batch.GetTraceparent(),
 		Incident:    e.incident(j.entry, j.image),
@@ -66,13 +68,16 @@ func findingID(b *subscription.Batch, event *eventv1.Event, rule string) string 
 
 func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
 
-// ancestry is a process's ancestors, its parent first.
-func ancestry(p *field.Process) []*findingv1.Process {
-	var out []*findingv1.Process
-	for p = p.Parent; p != nil && len(out) < maxAncestors; p = p.Parent {
+// ancestry is a process's ancestors, first who started it, whether they live or not; and whether there were more.
+func ancestry(p *field.Process) (out []*findingv1.Process, more bool) {
+	for p.StartedBy() != nil {
+		p = p.StartedBy()
+		if len(out) == maxAncestors {
+			return out, true
+		}
 		out = append(out, program(p, maxAncestorExe, maxAncestorArgv))
 	}
-	return out
+	return out, p.AncestorsCut
 }
 
 // program is a process for people, with at most so many bytes of path and arguments.
