@@ -25,11 +25,16 @@ type finding struct {
 	Output   string `json:"output"`
 	Amended  bool   `json:"amended"`
 	Workload struct {
-		ContainerID   string `json:"container_id"`
-		ContainerName string `json:"container_name"`
-		Image         string `json:"image"`
-		Runtime       string `json:"runtime"`
-		Metadata      string `json:"metadata"`
+		ContainerID   string            `json:"container_id"`
+		ContainerName string            `json:"container_name"`
+		Image         string            `json:"image"`
+		ImageDigest   string            `json:"image_digest"`
+		Runtime       string            `json:"runtime"`
+		PodName       string            `json:"pod_name"`
+		PodNamespace  string            `json:"pod_namespace"`
+		PodUID        string            `json:"pod_uid"`
+		PodLabels     map[string]string `json:"pod_labels"`
+		Metadata      string            `json:"metadata"`
 	} `json:"workload"`
 	Ancestry []struct {
 		Key struct {

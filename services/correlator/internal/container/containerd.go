@@ -213,6 +213,17 @@ func setPod(w *findingv1.Workload, labels map[string]string) {
 	w.PodUid = labels["io.kubernetes.pod.uid"]
 }
 
+// setPodOf takes what the kubelet's labels do not say, for pods that others make, from the annotations that the CRI gives every container.
+func setPodOf(w *findingv1.Workload, annotations map[string]string) {
+	for of, to := range map[string]*string{
+		"container-name": &w.ContainerName, "sandbox-name": &w.PodName, "sandbox-namespace": &w.PodNamespace, "sandbox-uid": &w.PodUid,
+	} {
+		if *to == "" {
+			*to = annotations["io.kubernetes.cri."+of]
+		}
+	}
+}
+
 // describeSpec adds what the container's specification says, and its pod's labels, which its sandbox's container has.
 func (w *Watcher) describeSpec(ctx context.Context, description *findingv1.Workload, c containers.Container) error {
 	if c.Spec == nil {
@@ -221,6 +232,7 @@ func (w *Watcher) describeSpec(ctx context.Context, description *findingv1.Workl
 	s := parseSpec(c.Spec.GetValue())
 	description.Mounts = s.mounts()
 	description.Privileged = s.privileged()
+	setPodOf(description, s.Annotations)
 	sandbox := s.Annotations["io.kubernetes.cri.sandbox-id"]
 	if sandbox == "" || sandbox == c.ID {
 		return nil
