@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"maps"
 	"testing"
 	"time"
 
@@ -95,9 +96,7 @@ func TestCRI(t *testing.T) {
 	const script = "touch /bin/dropped; sleep 1000"
 	labels := map[string]string{"app": "web", "tier": "front"}
 	kubelet := map[string]string{"io.kubernetes.pod.name": "web-0", "io.kubernetes.pod.namespace": "prod"}
-	for label, value := range labels {
-		kubelet[label] = value
-	}
+	maps.Copy(kubelet, labels)
 	for _, tt := range []struct {
 		pod, uid, container string
 		pods, containers    map[string]string
