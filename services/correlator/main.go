@@ -24,6 +24,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/statedir"
 	"github.com/palisade-sec/palisade/internal/telemetry"
 	"github.com/palisade-sec/palisade/services/correlator/internal/account"
+	"github.com/palisade-sec/palisade/services/correlator/internal/amendment"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/model"
@@ -44,16 +45,17 @@ type settings struct {
 	// StateDirectory keeps how far events were seen.
 	StateDirectory string `yaml:"state_directory"`
 	// Rules are files, or directories of *.yaml files, read after the built-in pack.
-	Rules     []string                 `yaml:"rules"`
-	Hold      pipeline.HoldConfig      `yaml:"hold"`
-	Processes pipeline.ProcessesConfig `yaml:"processes"`
-	Workloads pipeline.WorkloadsConfig `yaml:"workloads"`
-	Repeats   repeat.Config            `yaml:"repeats"`
-	Gate      container.Config         `yaml:"gate"`
-	Enforcer  delivery.EnforcerConfig  `yaml:"enforcer"`
-	Uplink    delivery.UplinkConfig    `yaml:"uplink"`
-	Reload    reload.Config            `yaml:"reload"`
-	Models    model.Config             `yaml:"models"`
+	Rules      []string                 `yaml:"rules"`
+	Hold       pipeline.HoldConfig      `yaml:"hold"`
+	Processes  pipeline.ProcessesConfig `yaml:"processes"`
+	Workloads  pipeline.WorkloadsConfig `yaml:"workloads"`
+	Repeats    repeat.Config            `yaml:"repeats"`
+	Amendments amendment.Config         `yaml:"amendments"`
+	Gate       container.Config         `yaml:"gate"`
+	Enforcer   delivery.EnforcerConfig  `yaml:"enforcer"`
+	Uplink     delivery.UplinkConfig    `yaml:"uplink"`
+	Reload     reload.Config            `yaml:"reload"`
+	Models     model.Config             `yaml:"models"`
 	// Accounts are the host's users and groups, which the gate tells.
 	Accounts account.Config `yaml:"accounts"`
 }
@@ -64,8 +66,8 @@ func (s settings) Validate() error {
 	if !filepath.IsAbs(s.StateDirectory) {
 		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
 	}
-	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate(),
-		s.Reload.Validate(), s.Models.Validate(), s.Accounts.Validate())
+	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Amendments.Validate(), s.Gate.Validate(),
+		s.Enforcer.Validate(), s.Uplink.Validate(), s.Reload.Validate(), s.Models.Validate(), s.Accounts.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -77,7 +79,8 @@ func defaultSettings() (settings, error) {
 	engine := pipeline.DefaultConfig()
 	return settings{
 		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
-		Repeats: repeat.DefaultConfig(), Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
+		Repeats: repeat.DefaultConfig(), Amendments: amendment.DefaultConfig(), Gate: container.DefaultConfig(),
+		Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
 		Reload: reload.DefaultConfig(), Models: model.DefaultConfig(), Accounts: account.DefaultConfig(),
 	}, err
 }

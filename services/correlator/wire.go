@@ -13,6 +13,7 @@ import (
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
 	"github.com/palisade-sec/palisade/internal/daemon"
 	"github.com/palisade-sec/palisade/services/correlator/internal/account"
+	"github.com/palisade-sec/palisade/services/correlator/internal/amendment"
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
@@ -53,6 +54,7 @@ type parts struct {
 	runtime     *container.Runtimes
 	registrar   *registration.Registrar
 	repeats     *repeat.Folder
+	amendments  *amendment.Book
 	delivery    *delivery.Delivery
 	engine      *pipeline.Engine
 	rules       *reload.Watcher
@@ -97,7 +99,10 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if p.delivery, err = delivery.New(cfg.Enforcer, cfg.Uplink, out, log, registry); err != nil {
 		return p, err
 	}
-	if p.repeats, err = repeat.New(cfg.Repeats, p.delivery, registry); err != nil {
+	if p.amendments, err = amendment.New(cfg.Amendments, p.delivery, registry); err != nil {
+		return p, err
+	}
+	if p.repeats, err = repeat.New(cfg.Repeats, p.amendments, registry); err != nil {
 		return p, err
 	}
 	load := func(ctx context.Context) (*rule.Set, error) { return loadRules(ctx, cfg.Rules, log) }
@@ -106,7 +111,8 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	}
 	deps := pipeline.Deps{
 		Rules: set, Reloads: p.rules.Sets(), Adopted: func(set *rule.Set) { p.events.SetInterest(p.interestOf(set).Message()) },
-		Batches: p.events.Batches(), Runtime: p.runtime, Accounts: p.accounts.Tables(), Registrar: p.registrar, Sink: p.repeats, Seen: seen, Bookmark: book,
+		Batches: p.events.Batches(), Runtime: p.runtime, Accounts: p.accounts.Tables(), Registrar: p.registrar, Sink: p.repeats,
+		Amendments: p.amendments, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
 	}
 	if p.models != nil {

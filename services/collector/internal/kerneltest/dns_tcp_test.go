@@ -174,7 +174,7 @@ func TestDNSOverTCP(t *testing.T) {
 		{"an empty message", [][]byte{prefixed(nil, b)}, nil, []string{"question malformed", "question b.example"}},
 		{"split in the name", [][]byte{both[:20], both[20:]}, nil, []string{"question truncated malformed", "question b.example"}},
 		{"split into many", [][]byte{both[:20], both[20:22], both[22:24], both[24:]}, nil, []string{"question truncated malformed", "question b.example"}},
-		{"split behind the question", [][]byte{prefixed(append(a[:len(a):len(a)], 1, 2, 3))[:2+len(a)], {1, 2, 3}, prefixed(b)}, nil,
+		{"split behind the question", [][]byte{prefixed(append(slices.Clip(a), 1, 2, 3))[:2+len(a)], {1, 2, 3}, prefixed(b)}, nil,
 			[]string{"question a.example truncated", "question b.example"}},
 		{"an answer longer than a record", [][]byte{prefixed(a)}, [][]byte{prefixed(many, one)},
 			[]string{"question a.example", "answer a.example 62 truncated malformed", "answer a.example 1"}},

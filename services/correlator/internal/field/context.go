@@ -63,8 +63,13 @@ type Process struct {
 	// ExeUnlinked: the executable's last name is gone.
 	ExeUnlinked bool
 
-	// Parent is nil at the oldest known ancestor.
+	// Parent is the process that the kernel calls its parent: who started it, or, once that has ended, who took it over. It is nil at the
+	// oldest known ancestor.
 	Parent *Process
+	// Creator is who started it, where that is not Parent.
+	Creator *Process
+	// AncestorsCut: it had ancestors that are not kept.
+	AncestorsCut bool
 }
 
 // multicall are programs that are many: which one runs is decided by the name they are called by.

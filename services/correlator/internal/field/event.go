@@ -182,10 +182,13 @@ func rawResult(c *Context) (int64, bool) {
 	return 0, false
 }
 
+// SignOnly is the events whose result, or descriptor, may be known only to be 0 or more.
+const SignOnly = KindFileOpen | KindAccept
+
 // rawResultSign adds that an open or accept that is reported has succeeded.
 func rawResultSign(c *Context) (int64, bool) {
 	n, ok := rawResult(c)
-	return n, ok || KindOf(c.Event).Has(KindFileOpen|KindAccept)
+	return n, ok || KindOf(c.Event).Has(SignOnly)
 }
 
 func eventResult(c *Context) (string, bool) {

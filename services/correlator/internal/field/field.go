@@ -125,7 +125,7 @@ type Field struct {
 	// Show appends several values as text, and says whether there are any. Nil for a field that cannot be shown.
 	Show func(dst []byte, c *Context) ([]byte, bool)
 
-	// Sign answers where the value's sign is known but the value is not: any number of the same
+	// Sign answers where the value's sign is known but the value is not, of events of SignOnly: any number of the same
 	// sign. It serves comparisons that only ask for the sign.
 	Sign func(*Context) (int64, bool)
 	// Knows says whether the field can ever hold this constant. Nil means any.

@@ -18,12 +18,12 @@ var processFields = map[string]Field{
 	"proc.cmdnargs":                          {Doc: "number of arguments after argv[0]", Type: Number, Num: argCount},
 	"proc.cwd":                               {Doc: "working directory, with a slash at its end", Str: workDir},
 	"proc.pid":                               {Doc: "process id in the initial pid namespace", Type: Number, Num: processID},
-	"proc.ppid":                              {Doc: "parent's process id", Type: Number, Num: parentID},
+	"proc.ppid":                              {Doc: "parent's process id: of who started it, or took it over when that one had ended", Type: Number, Num: parentID},
 	"proc.pname":                             {Doc: "proc.name of the parent", Type: Name, Str: above(1, name)},
 	"proc.pexe":                              {Doc: "proc.exe of the parent", Str: above(1, firstArg)},
 	"proc.pexepath":                          {Doc: "proc.exepath of the parent", Str: above(1, exePath)},
 	"proc.pcmdline":                          {Doc: "proc.cmdline of the parent", Str: func(c *Context) (string, bool) { return cmdline(c, 1) }},
-	"proc.aname":                             {Doc: "proc.name of any ancestor, or of the n-th", Type: Name, arg: optionalIndex, strAt: nth(name), AnyStr: anyAncestor(name)},
+	"proc.aname":                             {Doc: "proc.name of any ancestor, or of the n-th: parents as proc.ppid", Type: Name, arg: optionalIndex, strAt: nth(name), AnyStr: anyAncestor(name)},
 	"proc.aexe":                              {Doc: "proc.exe of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(firstArg), AnyStr: anyAncestor(firstArg)},
 	"proc.aexepath":                          {Doc: "proc.exepath of any ancestor, or of the n-th", arg: optionalIndex, strAt: nth(exePath), AnyStr: anyAncestor(exePath)},
 	"proc.acmdline":                          {Doc: "proc.cmdline of any ancestor, or of the n-th", arg: optionalIndex, strAt: cmdline, AnyStr: anyAncestorLine},
@@ -43,6 +43,14 @@ var processFields = map[string]Field{
 	"proc.is_exe_upper_layer":                {Doc: "the executable was written after the image was made", Type: Bool, Num: property(func(p *Process) bool { return p.ExeUpperLayer })},
 	"proc.is_exe_from_memfd":                 {Doc: "the executable exists in memory only", Type: Bool, Num: property(func(p *Process) bool { return p.ExeMemfd })},
 	"proc.is_exe_unlinked":                   {Doc: "the executable's file is deleted (ours, not Falco's)", Type: Bool, Num: property(func(p *Process) bool { return p.ExeUnlinked })},
+}
+
+// StartedBy is the process that started this one, whether it lives or not, nil if it is not known.
+func (p *Process) StartedBy() *Process {
+	if p.Creator != nil {
+		return p.Creator
+	}
+	return p.Parent
 }
 
 func name(p *Process) string    { return p.Name }
@@ -297,4 +305,71 @@ func property(get func(*Process) bool) func(*Context) (int64, bool) {
 		}
 		return flag(get(c.Process))
 	}
+}
+
+// groupFields are proc.pgid* and proc.vpgid*: the process group of the acting process as of its last exec, and ids that the
+// process's own pid namespace gives.
+var groupFields = map[string]Field{
+	"proc.pgid":            {Doc: "process id of the process group's leader", Type: Number, Num: knownID(func(p *Process) uint32 { return p.Group })},
+	"proc.pgid.name":       {Doc: "proc.name of the process group's leader", Type: Name, Str: groupStr(name)},
+	"proc.pgid.exe":        {Doc: "proc.exe of the process group's leader", Str: groupStr(firstArg)},
+	"proc.pgid.exepath":    {Doc: "proc.exepath of the process group's leader", Str: groupStr(exePath)},
+	"proc.is_pgid_leader":  {Doc: "the process leads its process group", Type: Bool, Num: leadsGroup},
+	"proc.vpgid":           {Doc: "proc.pgid in the process's own pid namespace", Type: Number, Num: knownID(func(p *Process) uint32 { return p.InnerGroup })},
+	"proc.vpgid.name":      {Doc: "the same as proc.pgid.name", Type: Name, Str: groupStr(name)},
+	"proc.vpgid.exe":       {Doc: "the same as proc.pgid.exe", Str: groupStr(firstArg)},
+	"proc.vpgid.exepath":   {Doc: "the same as proc.pgid.exepath", Str: groupStr(exePath)},
+	"proc.is_vpgid_leader": {Doc: "the same as proc.is_pgid_leader", Type: Bool, Num: leadsGroup},
+	"proc.vpid":            {Doc: "proc.pid in the process's own pid namespace; missing between fork and exec", Type: Number, Num: knownID(innerPID)},
+	"proc.pvpid":           {Doc: "proc.vpid of the parent", Type: Number, Num: parentInnerPID},
+}
+
+// leadsGroup is missing where the group is: in what an earlier version recorded.
+func leadsGroup(c *Context) (int64, bool) {
+	if c.Process == nil || c.Process.Group == 0 {
+		return 0, false
+	}
+	return flag(c.Process.Group == c.Process.Key.PID)
+}
+
+func innerPID(p *Process) uint32 { return p.InnerPID }
+
+// knownID is an id of the acting process, missing if it is zero.
+func knownID(get func(*Process) uint32) func(*Context) (int64, bool) {
+	return func(c *Context) (int64, bool) {
+		if c.Process == nil {
+			return 0, false
+		}
+		id := get(c.Process)
+		return int64(id), id != 0
+	}
+}
+
+func parentInnerPID(c *Context) (int64, bool) {
+	p := c.parent()
+	if p == nil {
+		return 0, false
+	}
+	return int64(p.InnerPID), p.InnerPID != 0
+}
+
+// groupStr reads a string of the process group's leader, if it is the process or an ancestor.
+func groupStr(get func(*Process) string) func(*Context) (string, bool) {
+	return func(c *Context) (string, bool) {
+		if c.Process == nil {
+			return "", false
+		}
+		return led(c.Process, c.Process.Group, get)
+	}
+}
+
+// led reads a string of the process with that id, if it is this one or an ancestor.
+func led(p *Process, leader uint32, get func(*Process) string) (string, bool) {
+	for n := 0; p != nil && n < maxAncestors; n++ {
+		if p.Key.PID == leader {
+			return text(get(p))
+		}
+		p = p.Parent
+	}
+	return "", false
 }

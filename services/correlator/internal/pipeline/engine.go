@@ -3,8 +3,9 @@
 // neither has a lock, and an event costs a few look-ups.
 //
 // An event whose cgroup nobody has claimed yet waits, in order within its cgroup, for at most a second, while the
-// runtime is asked. Then it goes on with its metadata marked as pending. A batch is released when the last of its
-// events has gone on and the uplink has every finding that came of it.
+// runtime is asked. Then it goes on with its metadata marked as pending, and what was found is told anew when somebody
+// claims the cgroup after all. A batch is released when the last of its events has gone on and the uplink has every
+// finding that came of it.
 package pipeline
 
 import (
@@ -38,6 +39,11 @@ import (
 // Sink takes findings. *delivery.Delivery is one.
 type Sink interface {
 	Put(ctx context.Context, item delivery.Item) error
+}
+
+// Amendments are told now and then that findings may be told anew. *amendment.Book is one.
+type Amendments interface {
+	Settle(ctx context.Context) error
 }
 
 // Runtime tells which containers run. *container.Watcher is one.
@@ -89,6 +95,8 @@ type Deps struct {
 	// Accounts brings the host's users and groups, again when they have changed; nil if nobody tells them.
 	Accounts <-chan *account.Table
 	Sink     Sink
+	// Amendments may be nil.
+	Amendments Amendments
 	// Registrar may be nil.
 	Registrar Registrar
 	// Seen is how far an earlier run of the correlator had seen, zero if there was none; Bookmark keeps how far this
@@ -136,27 +144,6 @@ type Engine struct {
 	// judged and yield are here, and not made for each event, so that one that matches nothing allocates nothing.
 	judged judged
 	yield  func(*rule.Rule)
-}
-
-// subject is an event with what must be known to judge it later: the program its process ran then, and where.
-type subject struct {
-	event *eventv1.Event
-	image *field.Process
-	entry *process.Entry
-	place workload.Place
-	// entered and started are for models; see enter.
-	entered, started bool
-	// since is when a set of system calls began to wait.
-	since time.Time
-	batch *subscription.Batch
-	span  trace.SpanContext
-}
-
-// judged is the subject that the rules are run over.
-type judged struct {
-	subject
-	context field.Context
-	found   []*rule.Rule
 }
 
 // New returns an engine that has seen nothing.
@@ -260,6 +247,11 @@ func (e *Engine) Tick(ctx context.Context) error {
 		clear(e.losers)
 		if err := e.learn(ctx, now); err != nil {
 			return err
+		}
+		if e.deps.Amendments != nil {
+			if err := e.deps.Amendments.Settle(ctx); err != nil {
+				return err
+			}
 		}
 		if e.turns++; e.turns%rememberEvery == 0 {
 			e.remember(ctx)

@@ -20,6 +20,11 @@ func (t *Tree) Describe() []*eventv1.Event {
 	var steps []step
 	for key, programs := range d.programs {
 		steps = append(steps, t.life(key, programs)...)
+		if entry := t.entries.get(key); entry != nil && entry.Image.Creator != nil && entry.Image.Parent != nil {
+			e := t.shown(key, entry.Image, entry.moved)
+			e.Parent = keyMessage(entry.Image.Parent.Key)
+			steps = append(steps, step{max(entry.moved, key.StartBoottimeNs), 2, 0, e})
+		}
 	}
 	slices.SortFunc(steps, func(a, b step) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.turn, b.turn), cmp.Compare(a.depth, b.depth),
@@ -55,10 +60,14 @@ func (d *description) add(image *field.Process) *program {
 	p := &program{image: image}
 	d.byImage[image] = p
 	d.programs[image.Key] = append(d.programs[image.Key], p)
-	if image.Parent == nil {
+	if image.Creator != nil && image.Parent != nil {
+		d.add(image.Parent) // who took it over
+	}
+	creator := image.StartedBy()
+	if creator == nil {
 		return p
 	}
-	above, started := d.add(image.Parent), image.Key.StartBoottimeNs
+	above, started := d.add(creator), image.Key.StartBoottimeNs
 	p.depth = above.depth + 1
 	if above.from == 0 || started < above.from {
 		above.from = started
@@ -118,8 +127,8 @@ func (t *Tree) shown(key Key, image *field.Process, at uint64) *eventv1.Event {
 		BoottimeNs: at, Process: keyMessage(key), Tid: key.PID, Comm: image.Name,
 		Credentials: &eventv1.Credentials{Uid: image.UID, EffectiveUid: image.EUID, Gid: image.GID, LoginUid: image.LoginUID},
 	}
-	if image.Parent != nil {
-		e.Parent = keyMessage(image.Parent.Key)
+	if creator := image.StartedBy(); creator != nil {
+		e.Parent = keyMessage(creator.Key)
 	}
 	if entry := t.entries.get(key); entry != nil {
 		e.CgroupId = entry.CgroupID

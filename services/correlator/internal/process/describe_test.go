@@ -26,10 +26,14 @@ func story(entry *Entry) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "cgroup %d mnt %d pid %d placed %v known %v live %v:",
 		entry.CgroupID, entry.MntNS, entry.PIDNS, entry.Placed, entry.known, entry.state == alive)
-	for image := entry.Image; image != nil; image = image.Parent {
+	for image := entry.Image; image != nil; image = image.StartedBy() {
 		flat := *image
-		flat.Parent = nil
+		flat.Parent, flat.Creator = nil, nil
+		flat.AncestorsCut = false // events have no word for it
 		fmt.Fprintf(&b, " <- %+v", flat)
+		if image.Creator != nil {
+			fmt.Fprintf(&b, " (parent now %v %s)", image.Parent.Key, image.Parent.Exe)
+		}
 	}
 	return b.String()
 }

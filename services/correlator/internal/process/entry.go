@@ -47,8 +47,10 @@ type Entry struct {
 
 	known bool // its image came from an exec, an existing process, or a fork
 	state state
-	depth int // images above this one
-	place int // in the queue of the exited
+	// depth is how many images are above this one by who started whom, height by who is whose parent.
+	depth, height int
+	moved         uint64 // when the kernel last named another parent than before, by the event's time
+	place         int    // in the queue of the exited
 	// older is the entry that had the pid before, which the roster keeps.
 	older *Entry
 }
@@ -66,7 +68,7 @@ const (
 const (
 	// maxArgvBytes is what is kept of a process's arguments beyond the exec itself, which carries them whole.
 	maxArgvBytes = 4096
-	// maxDepth bounds a chain of images: a chain that gets there is cut to its nearest keepDepth. Processes that fork
+	// maxDepth bounds a chain of images: a chain that gets there is cut to its nearest keepDepth, and marked. Processes that fork
 	// and exit in turn would else grow it for ever.
 	maxDepth  = 64
 	keepDepth = 32
@@ -128,7 +130,7 @@ func (entry *Entry) surmise(e *eventv1.Event, x *eventv1.Exec) {
 	if path := x.GetExe().GetPath(); path == "" || path == entry.Image.Exe {
 		return
 	}
-	entry.claim, entry.claimed = &field.Process{Key: entry.Key, Parent: entry.Image.Parent}, e.GetBoottimeNs()
+	entry.claim, entry.claimed = successor(entry.Image), e.GetBoottimeNs()
 	fill(entry.claim, e, x)
 }
 
@@ -142,7 +144,7 @@ func (entry *Entry) correct(boottimeNs uint64) {
 	if claim.Exe == entry.Image.Exe {
 		return
 	}
-	claim.Parent = entry.Image.Parent
+	succeed(claim, entry.Image)
 	entry.Image, entry.firstChild = claim, 0
 }
 
@@ -184,18 +186,36 @@ func credentials(image *field.Process, e *eventv1.Event) {
 	image.UID, image.EUID, image.GID, image.LoginUID = c.GetUid(), c.GetEffectiveUid(), c.GetGid(), c.GetLoginUid()
 }
 
-// cut is a copy of the chain's nearest keepDepth images; the rest is let go.
+// successor is an image of the same process with the same ancestors, for another program.
+func successor(image *field.Process) *field.Process {
+	next := &field.Process{Key: image.Key}
+	succeed(next, image)
+	return next
+}
+
+// succeed gives an image the ancestors of another.
+func succeed(image, former *field.Process) {
+	image.Parent, image.Creator, image.AncestorsCut = former.Parent, former.Creator, former.AncestorsCut
+}
+
+// cut is a copy of the chain's nearest keepDepth images, by who started whom; the rest is let go, and the last says so.
 func cut(image *field.Process) *field.Process {
 	nearest := *image
 	last := &nearest
 	for range keepDepth - 1 {
-		if last.Parent == nil {
+		above := last.StartedBy()
+		if above == nil {
 			return &nearest
 		}
-		next := *last.Parent
-		last.Parent = &next
+		next := *above
+		if last.Creator != nil {
+			last.Creator = &next
+		} else {
+			last.Parent = &next
+		}
 		last = &next
 	}
-	last.Parent = nil
+	last.AncestorsCut = last.AncestorsCut || last.StartedBy() != nil
+	last.Parent, last.Creator = nil, nil
 	return &nearest
 }

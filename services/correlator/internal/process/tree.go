@@ -56,9 +56,10 @@ func (t *Tree) Within(cgroupID uint64) *Entry {
 	return found
 }
 
-// Parent is the process that forked this one, nil if the tree does not hold it any more.
+// Parent is the process that started this one, dead or alive, nil if the tree does not hold it any more. Who took it over since does not
+// matter: a process that sends its children off stays where they came from.
 func (t *Tree) Parent(entry *Entry) *Entry {
-	parent := entry.Image.Parent
+	parent := entry.Image.StartedBy()
 	if parent == nil {
 		return nil
 	}
@@ -102,6 +103,7 @@ func (t *Tree) own(key Key, e *eventv1.Event) *Entry {
 		t.revive(entry)
 	}
 	entry.correct(e.GetBoottimeNs())
+	t.move(entry, KeyOf(e.GetParent()), e.GetBoottimeNs())
 	entry.CgroupID = e.GetCgroupId()
 	if ns := e.GetNamespaces(); ns != nil {
 		entry.MntNS, entry.PIDNS = ns.GetMnt(), ns.GetPid()
@@ -129,18 +131,12 @@ func (t *Tree) adopt(entry *Entry, parent Key) {
 	if parent.PID == 0 || parent == entry.Key || entry.Image.Parent != nil {
 		return
 	}
-	above := t.entries.get(parent)
-	if above == nil {
-		above = t.add(parent)
-		// Nothing says that it is alive but a child's memory of it, so it may be forgotten like the exited.
-		if above.state == alive {
-			t.exit(above, presumed)
-		}
-	}
-	if t.descends(above, entry) {
+	above := t.named(parent)
+	if descends(above, entry, (*field.Process).StartedBy) || descends(above, entry, parentOf) {
 		return // a damaged event must not close a ring
 	}
 	entry.Image.Parent = t.linkable(above)
+	entry.height = above.height + 1
 	if above.firstChild == 0 || entry.Key.StartBoottimeNs < above.firstChild {
 		above.firstChild = entry.Key.StartBoottimeNs
 	}
@@ -150,10 +146,46 @@ func (t *Tree) adopt(entry *Entry, parent Key) {
 	}
 }
 
-// descends says whether an image of entry is above that of below.
-func (t *Tree) descends(below, entry *Entry) bool {
-	for image := below.Image; image != nil; image = image.Parent {
-		if image == entry.Image {
+// named is the entry of a process that another one names, which is added if need be.
+func (t *Tree) named(key Key) *Entry {
+	entry := t.entries.get(key)
+	if entry == nil {
+		entry = t.add(key)
+		// Nothing says that it is alive but a child's memory of it, so it may be forgotten like the exited.
+		if entry.state == alive {
+			t.exit(entry, presumed)
+		}
+	}
+	return entry
+}
+
+// move notes that the kernel calls another process the parent now: the one before has ended, and a subreaper or init has taken its
+// children over; or the process was started as its parent's sibling (CLONE_PARENT). Who started it stays. An event that is not later than the
+// one that said so says nothing new.
+func (t *Tree) move(entry *Entry, parent Key, at uint64) {
+	former := entry.Image.Parent
+	if parent.PID == 0 || former == nil || former.Key == parent || parent == entry.Key || at <= entry.moved {
+		return
+	}
+	entry.moved = at
+	above := t.named(parent)
+	if above.height >= maxDepth || descends(above, entry, parentOf) {
+		return
+	}
+	moved := *entry.Image // events that wait keep the one they saw
+	if moved.Creator = moved.StartedBy(); moved.Creator.Key == parent {
+		moved.Creator = nil
+	}
+	moved.Parent = above.Image
+	entry.Image, entry.firstChild, entry.height = &moved, 0, above.height+1
+}
+
+func parentOf(image *field.Process) *field.Process { return image.Parent }
+
+// descends says whether an image of entry is above that of below, by that kind of ancestry.
+func descends(below, entry *Entry, up func(*field.Process) *field.Process) bool {
+	for image := below.Image; image != nil; image = up(image) {
+		if image.Key == entry.Key {
 			return true
 		}
 	}
@@ -162,9 +194,12 @@ func (t *Tree) descends(below, entry *Entry) bool {
 
 // linkable is the image of a parent, with a chain short enough to be made longer.
 func (t *Tree) linkable(parent *Entry) *field.Process {
-	if parent.depth >= maxDepth {
+	if parent.depth >= maxDepth || parent.height >= maxDepth {
 		parent.Image = cut(parent.Image)
-		parent.depth = keepDepth
+		parent.depth, parent.height = keepDepth, 0
+		for image := parent.Image.Parent; image != nil; image = image.Parent {
+			parent.height++
+		}
 	}
 	return parent.Image
 }
@@ -184,7 +219,7 @@ func (t *Tree) exec(entry *Entry, e *eventv1.Event, x *eventv1.Exec) {
 	// Children that have started since, and are linked already, are this program's: the exec comes late.
 	late := entry.firstChild > e.GetBoottimeNs()
 	if entry.known && !late {
-		entry.Image = &field.Process{Key: entry.Key, Parent: entry.Image.Parent}
+		entry.Image = successor(entry.Image)
 		entry.firstChild = 0
 	}
 	fill(entry.Image, e, x)
@@ -212,9 +247,10 @@ func (t *Tree) fork(parent *Entry, f *eventv1.Fork) {
 		}
 	}
 	if parent.known {
-		above := child.Image.Parent
+		own := *child.Image
 		*child.Image = *parent.Image
-		child.Image.Key, child.Image.Parent, child.Image.InnerPID = key, above, 0
+		child.Image.Key, child.Image.InnerPID = key, 0
+		succeed(child.Image, &own)
 		child.known = true
 	}
 	if child.state == presumed {

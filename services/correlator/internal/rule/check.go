@@ -213,7 +213,8 @@ func (c *compiler) numbers(n *condition.Check, f field.Field, out *compiled) pre
 		if asksForSign(n.Op, values) {
 			get = f.Sign
 		} else {
-			out.notes = append(out.notes, note{place: c.text.place(n.Left.Offset), field: n.Left.Field, msg: n.Left.Field + " is not always known: " + f.Doc})
+			msg := n.Left.Field + " is not always known: " + f.Doc
+			out.notes = append(out.notes, note{place: c.text.place(n.Left.Offset), field: n.Left.Field, msg: msg, kinds: field.SignOnly})
 		}
 	}
 	out.peers = interest.MatchingPorts(f.Peer, n.Op, values)

@@ -270,7 +270,7 @@ func (l *loader) report(d *definition, r *Rule, notes []note) {
 	seen := map[note]bool{}
 	lacking := false
 	for _, n := range notes {
-		if seen[n] {
+		if seen[n] || n.kinds != 0 && !r.Kinds.Has(n.kinds) {
 			continue
 		}
 		seen[n] = true
@@ -321,6 +321,7 @@ type note struct {
 	field string
 	msg   string
 	lacks Lack
+	kinds field.Kinds // the events that it is about, none for whatever the rule is evaluated for
 }
 
 // maxNotes bounds what is kept of a macro that is named over and over.

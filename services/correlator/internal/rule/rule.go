@@ -81,7 +81,7 @@ type Set struct {
 	// under are the files that some candidate of a slot is about, and elsewhere the candidates for all other files.
 	under     [numSlots]interest.Paths
 	elsewhere [numSlots]byname.Index[candidate]
-	kinds      field.Kinds
+	kinds     field.Kinds
 	// opens hold every file of whose opening an enabled rule can be true.
 	opens interest.Opens
 	// peers hold the far end of every outgoing connection of which one can be.
