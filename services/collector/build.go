@@ -69,12 +69,12 @@ func build(env daemon.Env, cfg settings, probes *probe.Set, tested selftest.Repo
 	if c.losses, err = ring.NewLosses(probes, decoder, publish); err != nil {
 		return nil, errors.Join(err, c.ring.Close())
 	}
+	if err = c.losses.TakeOver(c.ring); err != nil {
+		return nil, errors.Join(err, c.ring.Close())
+	}
 	c.used = syscalls.NewReporter(probes, decoder, publish)
 	started := &eventv1.Started{Tier: string(probes.Tier()), Resumed: probes.Resumed(), SilentHooks: tested.Names(selftest.Silent)}
 	first := []*eventv1.Event{decoder.Stamp(&eventv1.Event{Kind: &eventv1.Event_Started{Started: started}}, ring.Boottime())}
-	if left := ring.LeftBehind(c.ring.LeftBehind(), decoder); left != nil {
-		first = append(first, left)
-	}
 	c.stream = stream.New(cfg.Stream, identity, first, stream.Kernel{Snapshot: c.existing(decoder), Want: probes.WantInterest})
 	metrics := telemetry.NewRegistry()
 	metrics.MustRegister(newMetrics(c))

@@ -937,7 +937,8 @@ type Event struct {
 	Result      int64 `protobuf:"varint,12,opt,name=result,proto3" json:"result,omitempty"`
 	ResultKnown bool  `protobuf:"varint,13,opt,name=result_known,json=resultKnown,proto3" json:"result_known,omitempty"`
 	// Where the record lies, for ever: ring 1 is urgent, 2 is bulk, 0 means that no record stands for the event; position
-	// counts bytes since the ring was made. With the batch's epoch they name an event across restarts of the collector.
+	// counts bytes since the ring was made. Losses, for which there is no record either, are numbered, as if on a ring 3. With the
+	// batch's epoch they name an event across restarts of the collector.
 	Ring     uint32 `protobuf:"varint,14,opt,name=ring,proto3" json:"ring,omitempty"`
 	Position uint64 `protobuf:"varint,15,opt,name=position,proto3" json:"position,omitempty"`
 	// The guard that stood in the way (collector.v1.Guard.id), 0 if none did. The operation was denied, and result is

@@ -180,6 +180,7 @@ func (s *Set) load(object *ebpf.CollectionSpec, list []loadable) (map[string]*eb
 		return nil, kernel.Explain("maps", s.kernel.Release, err)
 	}
 	defer collection.Close() // what is not taken out of it: the programs' own variables, which the programs hold
+	s.notices = collection.DetachMap(noticesMap)
 	programs, err := loadAll(object, list, collection.Maps)
 	if err != nil { // the kernel refuses one of them at least
 		if programs, err = s.loadEach(object, list, collection.Maps); err != nil {
@@ -232,7 +233,7 @@ func (s *Set) loadEach(object *ebpf.CollectionSpec, list []loadable, onto map[st
 // loadMaps makes the maps, or takes those that are pinned and fit. If they do not fit, all pins go.
 func (s *Set) loadMaps(object *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 	spec, options := object.Copy(), ebpf.CollectionOptions{}
-	spec.Programs = nil
+	spec.Programs, spec.Maps[noticesMap] = nil, noticesSpec()
 	if !s.pins.none() {
 		options.Maps.PinPath = s.pins.maps()
 		for name, m := range spec.Maps {

@@ -1,11 +1,15 @@
 package probe
 
 import (
+	"cmp"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	"github.com/palisade-sec/palisade/services/collector/internal/record"
@@ -199,35 +203,6 @@ func (s *Set) Lost() ([record.Kinds]uint64, error) {
 	return sums, err
 }
 
-// Sign is something that a program tells at one look. The numbers are bpf/ring.h's enum sign.
-type Sign uint32
-
-// The signs.
-const (
-	// SignShort: something was counted in the shortfalls.
-	SignShort Sign = 0
-	// SignExecChecked: the kernel asked for the decision on an exec.
-	SignExecChecked Sign = 1
-)
-
-// TakeSign says whether a sign was set since it was last taken, by whichever collector.
-func (s *Set) TakeSign(sign Sign) (bool, error) {
-	var set uint32
-	if err := s.maps.Signs.Lookup(uint32(sign), &set); err != nil {
-		return false, fmt.Errorf("read sign %d: %w", sign, err)
-	}
-	if set == 0 {
-		return false, nil
-	}
-	if err := s.maps.Signs.Put(uint32(sign), uint32(0)); err != nil {
-		return false, fmt.Errorf("clear sign %d: %w", sign, err)
-	}
-	return true, nil
-}
-
-// NewShortfalls says whether Shortfalls may have changed since it was last asked. What is counted in between is said next time.
-func (s *Set) NewShortfalls() (bool, error) { return s.TakeSign(SignShort) }
-
 // LeftOut says how often the kernel did not run a program, because it was running on that processor already: interrupted, or
 // preempted on Linux 7. The count only grows as long as the program is loaded.
 type LeftOut struct {
@@ -301,6 +276,83 @@ func (s *Set) SetToldLeftOut(told map[uint32]uint64) error {
 	for id, count := range told {
 		if err := s.maps.ToldLeftOut.Put(id, count); err != nil {
 			return fmt.Errorf("note what was told of programs left out: %w", err)
+		}
+	}
+	return nil
+}
+
+// LossRing stands in for a ring in the names of losses, for which there is no record: their positions are notices' numbers.
+const LossRing uint32 = 3
+
+// MaxNotices is how many notices are kept at once.
+const MaxNotices = 16384
+
+// Notice is one report of what is missing. It is kept from before anybody hears of it until it is acknowledged, so that a
+// collector that takes over from one that was killed says it again, in the same words and by the same name. It is laid out as it
+// is kept.
+type Notice struct {
+	// Number is its name within the rings' epoch, from 1.
+	Number     uint64
+	BoottimeNs uint64
+	CgroupID   uint64 // 0 if it is not known
+	// Before and Total are what the counter had come to when it was told of last, and now.
+	Before, Total uint64
+	Reason        uint32 // eventv1.LossReason
+	Kind          uint32 // record.Kind, 0 if it is not known
+	CPU           int32  // -1 if it is not known
+	// Source is the program's id of what was left out, and the ring's number of what a kill has lost.
+	Source uint32
+}
+
+// noticesMap is no program's, and so not in the object. Under key 0 it has the number that was given last.
+const noticesMap = "notices"
+
+func noticesSpec() *ebpf.MapSpec {
+	return &ebpf.MapSpec{
+		Name: noticesMap, Type: ebpf.Hash, KeySize: 8, ValueSize: uint32(binary.Size(Notice{})), MaxEntries: MaxNotices + 1, //nolint:gosec // a few words
+		Flags: unix.BPF_F_NO_PREALLOC,
+	}
+}
+
+// Notices lists those that are kept, in the order of their numbers, and the number that was given last, to whichever.
+func (s *Set) Notices() (kept []Notice, last uint64, err error) {
+	var number uint64
+	var value Notice
+	entries := s.notices.Iterate()
+	for entries.Next(&number, &value) {
+		last = max(last, value.Number)
+		if number != 0 {
+			kept = append(kept, value)
+		}
+	}
+	if err := entries.Err(); err != nil {
+		return nil, 0, fmt.Errorf("read notices of losses: %w", err)
+	}
+	slices.SortFunc(kept, func(a, b Notice) int { return cmp.Compare(a.Number, b.Number) })
+	return kept, last, nil
+}
+
+// KeepNotices keeps them, of which the last has the greatest number. If it is cut short, some are not kept; none is changed.
+func (s *Set) KeepNotices(notices []Notice) error {
+	if len(notices) == 0 {
+		return nil
+	}
+	if err := s.notices.Put(uint64(0), Notice{Number: notices[len(notices)-1].Number}); err != nil {
+		return fmt.Errorf("keep the number of a notice: %w", err)
+	}
+	for _, notice := range notices {
+		if err := s.notices.Put(notice.Number, notice); err != nil {
+			return fmt.Errorf("keep a notice of losses: %w", err)
+		}
+	}
+	return nil
+}
+
+// DropNotices forgets those that were acknowledged.
+func (s *Set) DropNotices(notices []Notice) error {
+	for _, notice := range notices {
+		if err := s.notices.Delete(notice.Number); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget a notice of losses: %w", err)
 		}
 	}
 	return nil

@@ -78,6 +78,7 @@ type Set struct {
 	syscalls   bool
 	pins       pins
 	maps       collectorMaps
+	notices    *ebpf.Map
 	held       []held
 	tasks      *link.Iter // nil if the kernel has no task iterator
 	walker     *ebpf.Program
@@ -215,6 +216,35 @@ func (s *Set) miss(hook Hook, reason string) {
 	s.missing = append(s.missing, Missing{Hook: hook, Reason: reason})
 }
 
+// Sign is something that a program tells at one look. The numbers are bpf/ring.h's enum sign.
+type Sign uint32
+
+// The signs.
+const (
+	// SignShort: something was counted in the shortfalls.
+	SignShort Sign = 0
+	// SignExecChecked: the kernel asked for the decision on an exec.
+	SignExecChecked Sign = 1
+)
+
+// TakeSign says whether a sign was set since it was last taken, by whichever collector.
+func (s *Set) TakeSign(sign Sign) (bool, error) {
+	var set uint32
+	if err := s.maps.Signs.Lookup(uint32(sign), &set); err != nil {
+		return false, fmt.Errorf("read sign %d: %w", sign, err)
+	}
+	if set == 0 {
+		return false, nil
+	}
+	if err := s.maps.Signs.Put(uint32(sign), uint32(0)); err != nil {
+		return false, fmt.Errorf("clear sign %d: %w", sign, err)
+	}
+	return true, nil
+}
+
+// NewShortfalls says whether Shortfalls may have changed since it was last asked. What is counted in between is said next time.
+func (s *Set) NewShortfalls() (bool, error) { return s.TakeSign(SignShort) }
+
 // ErrNoIterator means that the kernel refused the task iterator.
 var ErrNoIterator = errors.New("no task iterator on this kernel")
 
@@ -242,8 +272,9 @@ func (s *Set) Close() error {
 	if s.walker != nil {
 		errs = append(errs, s.walker.Close())
 	}
-	s.held, s.tasks, s.walker = nil, nil, nil
-	return errors.Join(append(errs, s.maps.Close())...)
+	errs = append(errs, s.notices.Close(), s.maps.Close())
+	s.held, s.tasks, s.walker, s.notices = nil, nil, nil, nil
+	return errors.Join(errs...)
 }
 
 // Remove closes the set and removes its pins, after which nothing of it is left in the kernel.

@@ -3,7 +3,6 @@ package ring
 import (
 	"context"
 	"errors"
-	"maps"
 	"sync/atomic"
 	"time"
 
@@ -35,9 +34,16 @@ type Ledger interface {
 	// ToldLeftOut is what SetToldLeftOut kept, by the program's id, also by an earlier collector.
 	ToldLeftOut() (map[uint32]uint64, error)
 	SetToldLeftOut(told map[uint32]uint64) error
+	// Notices are those that KeepNotices kept and DropNotices did not drop, also by an earlier collector, in the order of their
+	// numbers; last is the greatest number there ever was.
+	Notices() (kept []probe.Notice, last uint64, err error)
+	KeepNotices(notices []probe.Notice) error
+	DropNotices(notices []probe.Notice) error
 }
 
-// Losses reports what is missing.
+// Losses reports what is missing. Of each count a notice is kept before it is published, and dropped once it is acknowledged and
+// the count is kept as told: whenever the collector is killed, the next one says again just what may not have been heard, and who
+// has heard it knows it by its number.
 type Losses struct {
 	ledger  Ledger
 	decoder record.Decoder
@@ -45,6 +51,9 @@ type Losses struct {
 	looked  bool                              // at the shortfalls, at least once
 	told    map[probe.Account]probe.Shortfall // published, perhaps not acknowledged yet
 	toldOut map[uint32]uint64                 // the same of programs left out
+	last    uint64                            // number of a notice
+	again   []probe.Notice                    // kept by an earlier collector, not published by this one yet
+	waiting atomic.Int64                      // notices that are kept
 	failed  atomic.Pointer[error]
 }
 
@@ -58,7 +67,65 @@ func NewLosses(ledger Ledger, decoder record.Decoder, publish Publish) (*Losses,
 	if err != nil {
 		return nil, err
 	}
-	return &Losses{ledger: ledger, decoder: decoder, publish: publish, told: told, toldOut: toldOut}, nil
+	again, last, err := ledger.Notices()
+	if err != nil {
+		return nil, err
+	}
+	l := &Losses{ledger: ledger, decoder: decoder, publish: publish, told: told, toldOut: toldOut, again: again, last: last}
+	l.waiting.Store(int64(len(again)))
+	for _, notice := range again {
+		l.count(notice)
+	}
+	return l, nil
+}
+
+// TakeOver also tells of records that an earlier collector had taken out of the rings and died with. Run must not have begun.
+func (l *Losses) TakeOver(reader *Reader) error {
+	var lost []probe.Notice
+	for ring, left := range reader.leftBehind {
+		notice := probe.Notice{Reason: uint32(eventv1.LossReason_LOSS_REASON_KILLED), CPU: -1, Source: ring, Before: left.Acknowledged, Total: left.Freed}
+		for _, old := range l.again { // a collector that was killed before it had settled
+			if old.Reason == notice.Reason && old.Source == ring {
+				notice.Before = max(notice.Before, old.Total)
+			}
+		}
+		if notice.Total > notice.Before {
+			lost = append(lost, l.number(notice))
+		}
+	}
+	if err := l.ledger.KeepNotices(lost); err != nil {
+		return err
+	}
+	l.again = append(l.again, lost...)
+	l.waiting.Add(int64(len(lost)))
+	return reader.settle()
+}
+
+// number gives a notice its name.
+func (l *Losses) number(notice probe.Notice) probe.Notice {
+	l.last++
+	notice.Number, notice.BoottimeNs = l.last, Boottime()
+	return notice
+}
+
+// count takes what a notice tells of as told.
+func (l *Losses) count(notice probe.Notice) {
+	account := accountOf(notice)
+	told := l.told[account]
+	switch eventv1.LossReason(notice.Reason) { //nolint:gosec // exhaustive: what a kill has lost is told of in notices alone
+	case eventv1.LossReason_LOSS_REASON_RING_FULL:
+		told.Lost = max(told.Lost, notice.Total)
+		l.told[account] = told
+	case eventv1.LossReason_LOSS_REASON_RATE:
+		told.Dropped = max(told.Dropped, notice.Total)
+		l.told[account] = told
+	case eventv1.LossReason_LOSS_REASON_LEFT_OUT:
+		l.toldOut[notice.Source] = max(l.toldOut[notice.Source], notice.Total)
+	}
+}
+
+func accountOf(notice probe.Notice) probe.Account {
+	return probe.Account{CgroupID: notice.CgroupID, Kind: record.Kind(notice.Kind), CPU: int(notice.CPU)}
 }
 
 // Run looks at the counters every half second until ctx ends.
@@ -76,99 +143,123 @@ func (l *Losses) Run(ctx context.Context) error {
 
 // report publishes an event for whatever is missing since the last report.
 func (l *Losses) report(ctx context.Context) error {
-	short, shortEvents, err := l.short()
+	if len(l.again) > 0 {
+		if err := l.tell(ctx, l.again); err != nil {
+			return err
+		}
+		l.again = nil
+	}
+	short, err := l.short()
 	if err != nil {
 		return err
 	}
-	out, outEvents, err := l.leftOut()
+	out, err := l.leftOut()
 	if err != nil {
 		return err
 	}
-	events := append(shortEvents, outEvents...)
-	if len(events) == 0 {
+	news := append(short, out...)
+	if room := probe.MaxNotices - int(l.waiting.Load()); len(news) > room {
+		news, l.looked = news[:max(room, 0)], false // the others are told once something is acknowledged
+	}
+	if len(news) == 0 {
 		return nil
 	}
-	done := func() {
-		if err := errors.Join(l.ledger.SetTold(short), l.ledger.SetToldLeftOut(out)); err != nil {
-			l.failed.Store(&err)
-		}
+	for i := range news {
+		news[i] = l.number(news[i])
 	}
-	if err := l.publish(ctx, events, done); err != nil {
+	if err := l.ledger.KeepNotices(news); err != nil {
 		return err
 	}
-	maps.Copy(l.told, short)
-	maps.Copy(l.toldOut, out)
-	return nil
+	l.waiting.Add(int64(len(news)))
+	return l.tell(ctx, news)
+}
+
+// tell publishes notices that are kept.
+func (l *Losses) tell(ctx context.Context, notices []probe.Notice) error {
+	events := make([]*eventv1.Event, len(notices))
+	for i, notice := range notices {
+		events[i] = l.event(notice)
+		l.count(notice)
+	}
+	short, out := map[probe.Account]probe.Shortfall{}, map[uint32]uint64{}
+	for _, notice := range notices {
+		switch eventv1.LossReason(notice.Reason) {
+		case eventv1.LossReason_LOSS_REASON_LEFT_OUT:
+			out[notice.Source] = notice.Total
+		case eventv1.LossReason_LOSS_REASON_RING_FULL, eventv1.LossReason_LOSS_REASON_RATE:
+			short[accountOf(notice)] = l.told[accountOf(notice)]
+		}
+	}
+	return l.publish(ctx, events, func() { l.acknowledged(notices, short, out) })
+}
+
+// acknowledged drops notices once what they tell of is kept as told.
+func (l *Losses) acknowledged(notices []probe.Notice, short map[probe.Account]probe.Shortfall, out map[uint32]uint64) {
+	err := errors.Join(l.ledger.SetTold(short), l.ledger.SetToldLeftOut(out))
+	if err == nil {
+		err = l.ledger.DropNotices(notices)
+	}
+	if err != nil {
+		l.failed.Store(&err)
+	}
+	l.waiting.Add(-int64(len(notices)))
+}
+
+// event says what a notice does.
+func (l *Losses) event(notice probe.Notice) *eventv1.Event {
+	class := AnyClass
+	if notice.Kind != 0 {
+		class = record.Kind(notice.Kind).Class()
+	}
+	reason := eventv1.LossReason(notice.Reason) //nolint:gosec // one of a few
+	loss := &eventv1.Loss{Class: class, Count: notice.Total - notice.Before, Reason: reason, Cpu: notice.CPU}
+	event := l.decoder.Stamp(&eventv1.Event{CgroupId: notice.CgroupID, Kind: &eventv1.Event_Loss{Loss: loss}}, notice.BoottimeNs)
+	event.Ring, event.Position = probe.LossRing, notice.Number
+	return event
 }
 
 // short is what was not told of the shortfalls yet. It looks at them, thousands of counters perhaps, only if there is news.
-func (l *Losses) short() (news map[probe.Account]probe.Shortfall, events []*eventv1.Event, err error) {
+func (l *Losses) short() (news []probe.Notice, err error) {
 	changed, err := l.ledger.NewShortfalls()
 	if err != nil || l.looked && !changed {
-		return nil, nil, err
+		return nil, err
 	}
 	all, err := l.ledger.Shortfalls()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	l.looked = true
-	news = make(map[probe.Account]probe.Shortfall)
 	for account, total := range all {
-		if before := l.told[account]; total != before {
-			news[account] = total
-			events = append(events, l.events(account, before, total)...)
+		before := l.told[account]
+		notice := probe.Notice{CgroupID: account.CgroupID, Kind: uint32(account.Kind), CPU: int32(account.CPU)} //nolint:gosec // processors are few
+		if total.Lost > before.Lost {
+			notice.Reason, notice.Before, notice.Total = uint32(eventv1.LossReason_LOSS_REASON_RING_FULL), before.Lost, total.Lost
+			news = append(news, notice)
+		}
+		if total.Dropped > before.Dropped {
+			notice.Reason, notice.Before, notice.Total = uint32(eventv1.LossReason_LOSS_REASON_RATE), before.Dropped, total.Dropped
+			news = append(news, notice)
 		}
 	}
-	return news, events, nil
+	return news, nil
 }
 
 // leftOut is what was not told yet of programs that the kernel left out. Of each it is known which records it makes, but not
 // whether it would have made one.
-func (l *Losses) leftOut() (news map[uint32]uint64, events []*eventv1.Event, err error) {
+func (l *Losses) leftOut() (news []probe.Notice, err error) {
 	all, err := l.ledger.LeftOut()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	news = make(map[uint32]uint64)
 	for _, out := range all {
-		before := l.toldOut[out.ID]
-		if out.Count <= before {
-			continue
+		if before := l.toldOut[out.ID]; out.Count > before {
+			news = append(news, probe.Notice{
+				Reason: uint32(eventv1.LossReason_LOSS_REASON_LEFT_OUT), Source: out.ID, Kind: uint32(out.Kind()), CPU: -1,
+				Before: before, Total: out.Count,
+			})
 		}
-		news[out.ID] = out.Count
-		class := AnyClass
-		if kind := out.Kind(); kind != 0 {
-			class = kind.Class()
-		}
-		loss := &eventv1.Loss{Class: class, Count: out.Count - before, Reason: eventv1.LossReason_LOSS_REASON_LEFT_OUT, Cpu: -1}
-		events = append(events, l.decoder.Stamp(&eventv1.Event{Kind: &eventv1.Event_Loss{Loss: loss}}, Boottime()))
 	}
-	return news, events, nil
-}
-
-// events tell of one account: what did not fit, and what was over the rate.
-func (l *Losses) events(account probe.Account, before, total probe.Shortfall) []*eventv1.Event {
-	var events []*eventv1.Event
-	add := func(count uint64, reason eventv1.LossReason) {
-		if count == 0 {
-			return
-		}
-		loss := &eventv1.Loss{Class: account.Kind.Class(), Count: count, Reason: reason, Cpu: int32(account.CPU)} //nolint:gosec // processors are few
-		events = append(events, l.decoder.Stamp(&eventv1.Event{CgroupId: account.CgroupID, Kind: &eventv1.Event_Loss{Loss: loss}}, Boottime()))
-	}
-	add(total.Lost-before.Lost, eventv1.LossReason_LOSS_REASON_RING_FULL)
-	add(total.Dropped-before.Dropped, eventv1.LossReason_LOSS_REASON_RATE)
-	return events
-}
-
-// LeftBehind is the event that tells of records that an earlier collector had taken out of the rings and died with, nil if
-// there are none.
-func LeftBehind(count uint64, decoder record.Decoder) *eventv1.Event {
-	if count == 0 {
-		return nil
-	}
-	loss := &eventv1.Loss{Class: AnyClass, Count: count, Reason: eventv1.LossReason_LOSS_REASON_KILLED, Cpu: -1}
-	return decoder.Stamp(&eventv1.Event{Kind: &eventv1.Event_Loss{Loss: loss}}, Boottime())
+	return news, nil
 }
 
 // Boottime is the clock records carry: nanoseconds since boot, suspend included.

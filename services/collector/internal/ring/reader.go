@@ -81,8 +81,8 @@ type Reader struct {
 	last         time.Time // when a record was read
 	decoder      record.Decoder
 	publish      Publish
-	leftBehind   uint64
-	failed       atomic.Pointer[error] // of giving back, which happens in others' calls
+	leftBehind   map[uint32]probe.Progress // by ring
+	failed       atomic.Pointer[error]     // of giving back, which happens in others' calls
 	read         [record.Kinds]atomic.Uint64
 	malformed    atomic.Uint64
 	own          Own
@@ -98,14 +98,14 @@ func NewReader(source Source, decoder record.Decoder, publish Publish) (r *Reade
 			r = nil
 		}
 	}()
-	var urgentLeft, bulkLeft uint64
+	var urgentLeft, bulkLeft probe.Progress
 	if r.urgent, urgentLeft, err = openRing(probe.UrgentRing, source.Urgent(), source); err != nil {
 		return r, err
 	}
 	if r.bulk, bulkLeft, err = openRing(probe.BulkRing, source.Bulk(), source); err != nil {
 		return r, err
 	}
-	r.leftBehind = urgentLeft + bulkLeft
+	r.leftBehind = map[uint32]probe.Progress{probe.UrgentRing: urgentLeft, probe.BulkRing: bulkLeft}
 	if r.poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return r, fmt.Errorf("open epoll: %w", err)
 	}
@@ -121,8 +121,8 @@ func NewReader(source Source, decoder record.Decoder, publish Publish) (r *Reade
 	return r, nil
 }
 
-// LeftBehind is how many records an earlier collector had taken out of the rings and died with.
-func (r *Reader) LeftBehind() uint64 { return r.leftBehind }
+// settle is for who has kept what leftBehind says.
+func (r *Reader) settle() error { return errors.Join(r.urgent.settle(), r.bulk.settle()) }
 
 // LeaveOut makes the reader tell nobody of these. Run must not have begun.
 func (r *Reader) LeaveOut(own Own) { r.own = own }

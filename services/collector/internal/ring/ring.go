@@ -37,22 +37,29 @@ type ring struct {
 	progress probe.Progress // as kept
 }
 
-// openRing maps a ring. left is how many records an earlier collector had read, given back, and not had acknowledged.
-func openRing(id uint32, m *ebpf.Map, keep Keep) (r *ring, left uint64, err error) {
-	progress, err := keep.Progress(id)
+// openRing maps a ring. Records up to the left ones an earlier collector had read, given back, and not had acknowledged; see settle.
+func openRing(id uint32, m *ebpf.Map, keep Keep) (r *ring, left probe.Progress, err error) {
+	left, err = keep.Progress(id)
 	if err != nil {
-		return nil, 0, err
+		return nil, left, err
 	}
 	memory, err := mapRing(m)
 	if err != nil {
-		return nil, 0, err
+		return nil, left, err
 	}
-	if progress.Freed > progress.Acknowledged {
-		left = progress.Freed - progress.Acknowledged
+	at := place{position: memory.consumer.Load(), records: left.Freed}
+	settled := probe.Progress{Acknowledged: left.Freed, Freed: left.Freed}
+	return &ring{id: id, memory: memory, keep: keep, unread: at, freed: at, progress: settled}, left, nil
+}
+
+// settle makes what an earlier collector had left behind no longer this ring's to tell of.
+func (r *ring) settle() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.keep.SetProgress(r.id, r.progress); err != nil {
+		return fmt.Errorf("settle ring %d: %w", r.id, err)
 	}
-	at := place{position: memory.consumer.Load(), records: progress.Freed}
-	progress.Acknowledged = progress.Freed // what is left is told once
-	return &ring{id: id, memory: memory, keep: keep, unread: at, freed: at, progress: progress}, left, nil
+	return nil
 }
 
 // read calls take with each record that is there, until there were n or their sizes add up to bytes, and returns both.

@@ -36,8 +36,8 @@ type stream struct {
 	saved bookmark.Mark
 }
 
-// maxRings is one more than the greatest number of a ring.
-const maxRings = 3
+// maxRings is one more than the greatest number of a ring, or of what is numbered as on one: losses.
+const maxRings = 4
 
 // resume goes on from what an earlier run of the correlator had seen. It knows no positions: what that run had not
 // acknowledged must be seen again.
