@@ -201,3 +201,6 @@ func (d *dockerWatcher) ask() {
 	default:
 	}
 }
+
+func (d *dockerWatcher) news() <-chan workload.Update { return d.updates }
+func (d *dockerWatcher) state() *health               { return &d.health }

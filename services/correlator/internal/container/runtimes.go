@@ -18,9 +18,18 @@ import (
 // containerd's too. Containerd's word on the pid counts, for it comes first; Docker's on name and image, which it alone has.
 type Runtimes struct {
 	containerd *Watcher
-	others     []*dockerWatcher
+	others     []source
 	updates    chan workload.Update
 	claims     []map[workload.Ref]claim // by source: containerd, then the others; only Run's goroutine uses them
+}
+
+// source follows one runtime.
+type source interface {
+	Run(ctx context.Context) error
+	// news is where updates arrive; ask wants a list soon and does not block; state is whether the runtime is followed.
+	news() <-chan workload.Update
+	ask()
+	state() *health
 }
 
 // claim is what one runtime says of a container.
@@ -39,7 +48,7 @@ type told struct {
 	update workload.Update
 }
 
-// NewRuntimes returns a follower of containerd, over a connection to the gate, and of what is behind the sockets.
+// NewRuntimes returns a follower of containerd and CRI-O, over a connection to the gate, and of what is behind the sockets.
 func NewRuntimes(cfg Config, conn *grpc.ClientConn, sockets []Socket, log *slog.Logger) (*Runtimes, error) {
 	containerd, err := New(cfg, conn, log)
 	if err != nil {
@@ -48,6 +57,9 @@ func NewRuntimes(cfg Config, conn *grpc.ClientConn, sockets []Socket, log *slog.
 	r := &Runtimes{containerd: containerd, updates: make(chan workload.Update), claims: []map[workload.Ref]claim{{}}}
 	for _, socket := range sockets {
 		r.others = append(r.others, newDockerWatcher(cfg, socket, log))
+	}
+	r.others = append(r.others, newCRIWatcher(cfg, conn, log))
+	for range r.others {
 		r.claims = append(r.claims, map[workload.Ref]claim{})
 	}
 	return r, nil
@@ -102,7 +114,7 @@ func (r *Runtimes) States() (names, states []string) {
 func (r *Runtimes) healths() []*health {
 	all := []*health{&r.containerd.health}
 	for _, other := range r.others {
-		all = append(all, &other.health)
+		all = append(all, other.state())
 	}
 	return all
 }
@@ -131,7 +143,7 @@ func (r *Runtimes) Run(ctx context.Context) error {
 	}
 	follow(0, r.containerd.Run, r.containerd.Updates())
 	for i, other := range r.others {
-		follow(i+1, other.Run, other.updates)
+		follow(i+1, other.Run, other.news())
 	}
 	for {
 		select {
