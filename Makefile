@@ -50,7 +50,8 @@ test-runtimes: setup build ## Run the tests of containers and pods against conta
 	@mkdir -p bin/runtimes
 	cd bin/runtimes && GOWORK=off CGO_ENABLED=0 GOBIN=$(CURDIR)/bin/runtimes go install $(addprefix github.com/containerd/containerd/v2/cmd/,$(addsuffix @$(containerd2),\
 		containerd containerd-shim-runc-v2 ctr))
-	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" go test -race -count=1 -v -run 'TestRealContainerd|TestB18' $(TESTFLAGS) ./services/correlator/internal/container
+	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" go test -race -count=1 -v -run 'TestRealC|TestB18' $(TESTFLAGS) \
+		./services/correlator/internal/container
 	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -v -timeout=10m \
 		-run 'TestAttribution|TestCRI|TestFlow' $(TESTFLAGS) ./test/e2e
 

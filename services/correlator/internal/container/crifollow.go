@@ -23,8 +23,11 @@ func (c *criWatcher) Run(ctx context.Context) error {
 
 // criEvents are a runtime's events. A runtime that has none, as CRI-O unless it is configured to, is listed every so often instead.
 type criEvents struct {
-	news  chan *runtimeapi.ContainerEventResponse
-	ended chan error // nil once it has ended
+	opened time.Time
+	news   chan *runtimeapi.ContainerEventResponse
+	ended  chan error // nil once it has ended
+	// reopen says that they ended, but there were some: a runtime that refuses does so each time, until it is started anew.
+	reopen bool
 }
 
 // follow opens the stream of events, lists, and then passes on what changes. It returns when the connection is lost.
@@ -42,49 +45,51 @@ func (c *criWatcher) follow(ctx context.Context) error {
 		return err
 	}
 	c.health.set(ctx, nil)
-	opened := time.Now()
 	// The call may have reached the runtime after the list was made, so the first list after it is due soon.
 	next := time.NewTimer(c.cfg.Poll)
 	defer next.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case err := <-events.ended:
-			events.ended = nil
-			if lost(err) {
-				return fmt.Errorf("follow events: %w", err)
-			}
-			next.Reset(c.cfg.Poll)
-		case event := <-events.news:
-			if err := c.event(ctx, event); err != nil {
-				return err
-			}
-		case <-next.C:
-			if events.ended == nil && time.Since(opened) >= c.cfg.Relist {
-				events, opened = c.open(ctx), time.Now()
-			}
-			if err := c.list(ctx); err != nil {
-				return err
-			}
-			next.Reset(c.pause(events))
-		case <-c.asked:
-			if err := c.list(ctx); err != nil {
-				return err
-			}
-			if !rest(ctx, c.cfg.AskInterval) { // a storm of unknown cgroups must not become a storm of lists
-				return ctx.Err()
-			}
+		if err := c.once(ctx, &events, next); err != nil {
+			return err
 		}
 	}
 }
 
-// pause is how long until the next list.
-func (c *criWatcher) pause(events criEvents) time.Duration {
-	if events.ended == nil {
-		return c.cfg.Poll
+// once waits for one thing and sees to it.
+func (c *criWatcher) once(ctx context.Context, events *criEvents, next *time.Timer) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-events.ended:
+		events.ended = nil
+		if lost(err) {
+			return fmt.Errorf("follow events: %w", err)
+		}
+		events.reopen = time.Since(events.opened) > c.cfg.Poll
+		next.Reset(c.cfg.Poll)
+	case event := <-events.news:
+		return c.event(ctx, event)
+	case <-next.C:
+		wait := c.cfg.Relist
+		if events.ended == nil {
+			wait = c.cfg.Poll
+		}
+		if events.reopen {
+			*events = c.open(ctx)
+		}
+		if err := c.list(ctx); err != nil {
+			return err
+		}
+		next.Reset(wait)
+	case <-c.asked:
+		if err := c.list(ctx); err != nil {
+			return err
+		}
+		if !rest(ctx, c.cfg.AskInterval) { // a storm of unknown cgroups must not become a storm of lists
+			return ctx.Err()
+		}
 	}
-	return c.cfg.Relist
+	return nil
 }
 
 // rest waits. It returns false if ctx ended.
@@ -99,7 +104,7 @@ func rest(ctx context.Context, d time.Duration) bool {
 
 // open asks for events and reads them until the call ends.
 func (c *criWatcher) open(ctx context.Context) criEvents {
-	e := criEvents{news: make(chan *runtimeapi.ContainerEventResponse), ended: make(chan error, 1)}
+	e := criEvents{opened: time.Now(), news: make(chan *runtimeapi.ContainerEventResponse), ended: make(chan error, 1)}
 	go func() { e.ended <- c.read(ctx, e.news) }()
 	return e
 }
