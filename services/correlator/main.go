@@ -6,7 +6,7 @@
 // Runs as uid 10002 without capabilities, network or child processes. Reads rule files, writes how far
 // events were seen and what images were learned to do in its state directory; speaks to
 // collector, gate, enforcer and uplink over their unix sockets, each of which it refuses unless that process's uid
-// serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events, what the gate reads of the host's accounts, and containerd's
+// serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events, what the gate reads of the host's accounts, and the runtimes'
 // word on which pid is a container's; nothing that comes out of a container, names and arguments included, is more
 // than text to it.
 package main

@@ -15,8 +15,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// fakeCRI serves the CRI as CRI-O is documented to: pods without a process, no events unless it has been configured to, the pid in the
-// verbose info. CRI-O itself was never run by these tests.
+// fakeCRI serves the CRI as CRI-O's sources say that it does: pods without a process, a stream of events that ends at once unless it has
+// been configured to, the pid in the verbose info. CRI-O itself was never run by these tests.
 type fakeCRI struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	socket string
@@ -105,13 +105,13 @@ func (f *fakeCRI) PodSandboxStatus(_ context.Context, in *runtimeapi.PodSandboxS
 	}
 	return &runtimeapi.PodSandboxStatusResponse{
 		Status: &runtimeapi.PodSandboxStatus{Id: "pod", Metadata: &runtimeapi.PodSandboxMetadata{Name: "web-0", Namespace: "prod", Uid: "u"}},
-		Info:   map[string]string{"info": `{"pid":0}`},
+		Info:   map[string]string{"info": `{"runtimeSpec":{}}`},
 	}, nil
 }
 
 func (f *fakeCRI) GetContainerEvents(_ *runtimeapi.GetEventsRequest, out runtimeapi.RuntimeService_GetContainerEventsServer) error {
 	if f.events == nil {
-		return status.Error(codes.Unknown, "events are disabled")
+		return nil
 	}
 	for {
 		select {
@@ -215,6 +215,7 @@ func TestCRIImage(t *testing.T) {
 			"r.example/a@sha256:" + hex, "sha256:" + hex,
 		},
 		"a tag is no digest": {&runtimeapi.ContainerStatus{Image: &runtimeapi.ImageSpec{Image: "r.example/a:1"}, ImageRef: "r.example/a@1"}, "r.example/a:1", ""},
+		"no name":            {&runtimeapi.ContainerStatus{ImageRef: "r.example/a@sha256:" + hex}, "r.example/a@sha256:" + hex, "sha256:" + hex},
 		"nothing":            {&runtimeapi.ContainerStatus{}, "", ""},
 	} {
 		if reference, digest := criImage(tt.status); reference != tt.reference || digest != tt.digest {

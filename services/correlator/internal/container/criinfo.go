@@ -57,6 +57,9 @@ func criImage(status *runtimeapi.ContainerStatus) (reference, digest string) {
 	if asked := status.GetImage().GetUserSpecifiedImage(); asked != "" && imageID(reference) != "" {
 		reference = asked // the kubelet asks by id what it has pulled by name
 	}
+	if reference == "" { // CRI-O knows no name of it
+		reference = status.GetImageRef()
+	}
 	words := []string{status.GetImageRef(), status.GetImageId(), status.GetImage().GetImage()}
 	for _, word := range words {
 		if _, of, ok := strings.Cut(word, "@"); ok && imageID(of) != "" {
