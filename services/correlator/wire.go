@@ -15,6 +15,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/flight"
 	"github.com/palisade-sec/palisade/services/correlator/internal/model"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
@@ -56,7 +57,9 @@ type parts struct {
 	engine      *pipeline.Engine
 	rules       *reload.Watcher
 	tap         *tap.Tap
-	models      *model.Store // nil if nothing is learned
+	models      *model.Store     // nil if nothing is learned
+	flight      *flight.Recorder // nil if nothing is recorded, because of flightErr if there is one
+	flightErr   error
 }
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
@@ -85,6 +88,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 			return p, err
 		}
 	}
+	p.openFlight(cfg, log, registry)
 	p.events = subscription.New(peers["collector"], p.interestOf(set).Message(), log)
 	if p.runtime, err = container.NewRuntimes(cfg.Gate, peers["gate"], runtimeSockets(cfg), log); err != nil {
 		return p, err
@@ -108,6 +112,9 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	}
 	if p.models != nil {
 		deps.Models = p.models
+	}
+	if p.flight != nil {
+		deps.Flight = p.flight
 	}
 	p.engine, err = pipeline.New(cfg.pipeline(), deps)
 	return p, err
@@ -143,6 +150,9 @@ func (p *parts) tasks() []daemon.Task {
 	if p.models != nil {
 		tasks = append(tasks, daemon.Task{Name: "models", Run: p.models.Run})
 	}
+	if p.flight != nil {
+		tasks = append(tasks, daemon.Task{Name: "flight", Run: p.flight.Run})
+	}
 	return tasks
 }
 
@@ -168,6 +178,7 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 			state.Since.UTC().Format(time.RFC3339), state.Err))
 	}
 	p.modelStatus(answer)
+	p.flightStatus(answer)
 	for _, peer := range peers {
 		state := "connected"
 		if peer.err != nil {

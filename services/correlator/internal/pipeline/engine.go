@@ -9,6 +9,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -95,7 +96,8 @@ type Deps struct {
 	Reopen func()
 	// Models learn what images do; nil if nothing is learned.
 	Models Models
-	// Recorder and Profile may be nil.
+	// Flight, Recorder and Profile may be nil.
+	Flight   Flight
 	Recorder Recorder
 	Profile  *profile.Profile
 	// Now is the clock, time.Now if it is nil.
@@ -251,7 +253,7 @@ func (e *Engine) Tick(ctx context.Context) error {
 		e.swept = now
 		e.index.Sweep()
 		clear(e.losers)
-		if err := e.learn(ctx, now); err != nil {
+		if err := errors.Join(e.learn(ctx, now), e.aboutFlight(ctx)); err != nil {
 			return err
 		}
 		if e.turns++; e.turns%rememberEvery == 0 {

@@ -23,6 +23,7 @@ func (e *Engine) judge(ctx context.Context, s subject) (bool, error) {
 	if !settled {
 		return false, nil
 	}
+	e.keep(w, s.place.CgroupID, s)
 	j := &e.judged
 	j.context.Event, j.context.Process, j.context.Workload = s.event, s.image, w
 	j.subject, j.found = s, j.found[:0]
@@ -175,6 +176,9 @@ func (e *Engine) put(ctx context.Context, s subject, item delivery.Item) error {
 	e.metrics.findings.WithLabelValues(priorityLabel(item.Finding.GetPriority())).Inc()
 	item.Span = s.span
 	item.Done = s.batch.Release
+	if e.deps.Flight != nil {
+		e.deps.Flight.Pin(item.Finding.GetWorkload(), s.event.GetCgroupId(), item.Finding)
+	}
 	s.batch.Keep()
 	return e.deps.Sink.Put(ctx, item)
 }
