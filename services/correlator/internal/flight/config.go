@@ -43,7 +43,7 @@ type IncidentsConfig struct {
 // DefaultConfig is fit for a node with some hundred containers.
 func DefaultConfig() Config {
 	return Config{
-		Enabled: true, WorkloadBytes: 16 << 20, TotalBytes: 192 << 20, Age: time.Hour, WorkloadRate: 5000, TotalRate: 20_000, WriteEvery: time.Second,
+		Enabled: true, WorkloadBytes: 16 << 20, TotalBytes: 192 << 20, Age: time.Hour, WorkloadRate: 5000, TotalRate: 10_000, WriteEvery: time.Second,
 		Incidents: IncidentsConfig{Priority: "error", Before: 30 * time.Second, After: 10 * time.Second, Bytes: 4 << 20, TotalBytes: 64 << 20, Age: 7 * 24 * time.Hour},
 	}
 }

@@ -28,7 +28,7 @@ func (r *Recorder) limit(ctx context.Context) {
 			gone = append(gone, r.drop(g, deletedWorkload))
 		}
 		if g.idle() && now.Sub(g.seen) > time.Minute {
-			delete(r.rings, id)
+			r.forget(id)
 		}
 	}
 	for len(r.aside) > 0 && (now.Sub(r.aside[0].last) > r.cfg.Age || len(r.aside) > maxAside) {
@@ -37,6 +37,12 @@ func (r *Recorder) limit(ctx context.Context) {
 	gone = append(gone, r.dropPins(now)...)
 	r.mu.Unlock()
 	r.remove(ctx, append(gone, r.shrink(ctx)...))
+}
+
+// forget lets go of a ring that there is nothing of. Called with mu held.
+func (r *Recorder) forget(id workload.Identity) {
+	delete(r.rings, id)
+	r.recent = nil
 }
 
 // drop takes the oldest segment off a ring. Called with mu held.
@@ -59,7 +65,7 @@ func (r *Recorder) shrink(ctx context.Context) (gone []*segment) {
 		if g != nil && !open {
 			gone = append(gone, r.drop(g, why))
 			if g.idle() {
-				delete(r.rings, g.id)
+				r.forget(g.id)
 			}
 		}
 		r.mu.Unlock()

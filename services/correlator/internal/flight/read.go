@@ -309,7 +309,7 @@ func (v *reading) repeats(epoch string, e *eventv1.Event) bool {
 
 // gap sends that something is missing, if that is of the span.
 func (v *reading) gap(reason correlatorv1.MissedReason, events uint64, at time.Time) {
-	if at.Before(v.query.Since) || !v.query.Until.IsZero() && at.After(v.query.Until.Add(slack)) {
+	if at.Before(v.query.Since) || !v.query.Until.IsZero() && at.After(v.query.Until.Add(settled)) {
 		return
 	}
 	gap := &correlatorv1.Gap{Reason: reason, Events: events, Time: timestamppb.New(at)}

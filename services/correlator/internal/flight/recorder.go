@@ -58,6 +58,7 @@ type Recorder struct {
 
 	mu      sync.Mutex // guards all below, and what is in it
 	rings   map[workload.Identity]*ring
+	recent  *ring           // that of the last event, nil if it may be gone
 	pins    map[string]*pin // by incident
 	aside   []*segment      // that cannot be read
 	total   bucket
@@ -100,14 +101,34 @@ func open(cfg Config, directory string, log *slog.Logger, registry *prometheus.R
 
 // Note takes an event of a workload, one of whose processes was in that cgroup. The event must not be changed any more.
 func (r *Recorder) Note(w *findingv1.Workload, cgroupID uint64, run Run, e *eventv1.Event) {
-	id := workload.IdentityOf(w, cgroupID)
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	g := r.recent
+	if g == nil || g.described != w || g.id.Cgroup != 0 && g.id.Cgroup != cgroupID {
+		if g = r.ringOf(w, cgroupID); g == nil {
+			r.mu.Unlock()
+			return
+		}
+		r.recent = g
+	}
+	if why := r.admit(g, e); why != 0 {
+		g.missed[why]++
+	} else {
+		r.waiting += g.add(run, e)
+		if r.waiting > maxWaiting/4 || g.waiting > maxRingWaiting/4 {
+			r.hurry()
+		}
+	}
+	r.mu.Unlock()
+}
+
+// ringOf is a workload's ring, nil if there are too many. Called with mu held.
+func (r *Recorder) ringOf(w *findingv1.Workload, cgroupID uint64) *ring {
+	id := workload.IdentityOf(w, cgroupID)
 	g := r.rings[id]
 	if g == nil {
 		if len(r.rings) >= 2*maxRings {
-			r.metrics.missed(correlatorv1.MissedReason_MISSED_REASON_BEHIND, 1)
-			return
+			r.count(correlatorv1.MissedReason_MISSED_REASON_BEHIND, 1)
+			return nil
 		}
 		g = newRing(id, w, r.cfg)
 		r.rings[id] = g
@@ -115,21 +136,11 @@ func (r *Recorder) Note(w *findingv1.Workload, cgroupID uint64, run Run, e *even
 	if g.described != w { // new, or described anew
 		g.described, g.whose = w, brief(w)
 	}
-	if why := r.admit(g, e); why != 0 {
-		g.missed[why]++
-		r.lost(g, why, 1)
-		return
-	}
-	weight := weigh(e)
-	g.add(run, e, weight)
-	if r.waiting += weight; r.waiting > maxWaiting/4 || g.waiting > maxRingWaiting/4 {
-		r.hurry()
-	}
+	return g
 }
 
-// lost counts events that are not written. Called with mu held.
-func (r *Recorder) lost(g *ring, why correlatorv1.MissedReason, n uint64) {
-	g.lost += n
+// count counts events that are not written. Called with mu held.
+func (r *Recorder) count(why correlatorv1.MissedReason, n uint64) {
 	r.notes.missed += n
 	r.metrics.missed(why, n)
 }

@@ -27,6 +27,7 @@ type ring struct {
 	chunks  []*collectorv1.StreamEventsResponse
 	waiting int // bytes
 	missed  [numReasons]uint64
+	told    [numReasons]uint64 // of them, those that are counted already
 
 	// On disk, the oldest first. The last may be open; then the writing goroutine alone writes to it.
 	segments []*segment
@@ -43,7 +44,9 @@ func newRing(id workload.Identity, w *findingv1.Workload, cfg Config) *ring {
 	}
 }
 
-func (g *ring) add(run Run, e *eventv1.Event, weight int) {
+// add keeps an event in memory, of which it takes so many bytes.
+func (g *ring) add(run Run, e *eventv1.Event) int {
+	weight := weigh(e)
 	var last *collectorv1.StreamEventsResponse
 	if len(g.chunks) > 0 {
 		last = g.chunks[len(g.chunks)-1]
@@ -54,23 +57,25 @@ func (g *ring) add(run Run, e *eventv1.Event, weight int) {
 	}
 	last.Events = append(last.Events, e)
 	g.waiting += weight
+	return weight
 }
 
 // taken is what was in a ring's memory.
 type taken struct {
 	chunks []*collectorv1.StreamEventsResponse
 	missed [numReasons]uint64
+	told   [numReasons]uint64
 	weight int
 	events uint64
 }
 
 // take empties a ring's memory, false if there is nothing in it.
 func (g *ring) take() (taken, bool) {
-	t := taken{chunks: g.chunks, missed: g.missed, weight: g.waiting}
+	t := taken{chunks: g.chunks, missed: g.missed, told: g.told, weight: g.waiting}
 	for _, c := range t.chunks {
 		t.events += uint64(len(c.Events))
 	}
-	g.chunks, g.waiting, g.missed = nil, 0, [numReasons]uint64{}
+	g.chunks, g.waiting, g.missed, g.told = nil, 0, [numReasons]uint64{}, [numReasons]uint64{}
 	return t, t.events > 0 || t.missed != [numReasons]uint64{}
 }
 
@@ -94,7 +99,7 @@ func (b *bucket) has(now uint64, left float64) bool {
 	case b.last == 0:
 		b.tokens, b.last = full, max(now, 1)
 	case now > b.last:
-		b.tokens, b.last = min(full, b.tokens+b.rate*float64(now-b.last)/1e9), now
+		b.tokens, b.last = min(full, b.tokens+b.rate*1e-9*float64(now-b.last)), now
 	}
 	return b.tokens >= 1+left*full
 }

@@ -83,6 +83,7 @@ func (r *Recorder) flush(ctx context.Context) {
 		err := r.write(ctx, g, slice, t)
 		r.mu.Lock()
 		r.waiting -= t.weight
+		r.settle(g, t)
 		if err == nil {
 			wrote = true
 			g.written += t.events
@@ -95,6 +96,16 @@ func (r *Recorder) flush(ctx context.Context) {
 	}
 	if wrote && !r.bad.failed {
 		r.recovered(ctx)
+	}
+}
+
+// settle counts what was not taken, if it is not counted already. Called with mu held.
+func (r *Recorder) settle(g *ring, t taken) {
+	for reason, n := range t.missed {
+		if n -= t.told[reason]; n > 0 {
+			g.lost += n
+			r.count(correlatorv1.MissedReason(reason), n) //nolint:gosec // below numReasons
+		}
 	}
 }
 
@@ -162,12 +173,15 @@ func (r *Recorder) close(ctx context.Context, g *ring) {
 
 // failed counts what could not be written. Called with mu held.
 func (r *Recorder) failed(ctx context.Context, g *ring, t taken, err error) {
-	for reason, n := range t.missed {
+	for reason, n := range t.missed { // to be written down with what comes
 		g.missed[reason] += n
+		g.told[reason] += n
 	}
 	const why = correlatorv1.MissedReason_MISSED_REASON_DISK
 	g.missed[why] += t.events
-	r.lost(g, why, t.events)
+	g.told[why] += t.events
+	g.lost += t.events
+	r.count(why, t.events)
 	r.bad.failed = true
 	r.bad.missed += t.events
 	if r.notes.disk == "" {
