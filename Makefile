@@ -45,6 +45,15 @@ test: setup test-tools build vet ## Run every test, as root, against the real ke
 test-full: setup ## Run the collector's tests with the whole of every count: 200 000 opens, 20 kills, 10 000 tries (ten minutes)
 	$(SUDO) env "PATH=$$PATH" PALISADE_TEST_FULL=1 go test -count=1 -p=1 -timeout=30m $(TESTFLAGS) ./services/collector/...
 
+.PHONY: test-runtimes
+test-runtimes: setup build ## Run the tests of containers and pods against containerd 2 (built here: a few minutes the first time)
+	@mkdir -p bin/runtimes
+	cd bin/runtimes && GOWORK=off CGO_ENABLED=0 GOBIN=$(CURDIR)/bin/runtimes go install $(addprefix github.com/containerd/containerd/v2/cmd/,$(addsuffix @$(containerd2),\
+		containerd containerd-shim-runc-v2 ctr))
+	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" go test -race -count=1 -v -run 'TestRealContainerd|TestB18' $(TESTFLAGS) ./services/correlator/internal/container
+	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -v -timeout=10m \
+		-run 'TestAttribution|TestCRI|TestFlow' $(TESTFLAGS) ./test/e2e
+
 .PHONY: test-kernels
 test-kernels: vm-tools ## Run the collector's kernel tests on Debian's kernels in VMs (KERNELS="6.1 6.12", TESTS=regexp)
 	CGO_ENABLED=0 go test -c -o bin/vm/kernel.test ./services/collector/internal/kerneltest

@@ -12,3 +12,6 @@ test_commands := dockerd:docker.io podman:podman
 # What the VMs need besides: QEMU, and what undoes the compression of Debian's kernels.
 vm_commands := qemu-system-x86_64:qemu-system-x86 cpio:cpio xz:xz-utils zstd:zstd lz4:lz4 \
 	/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
+
+# The containerd that `make test-runtimes` runs beside Debian's.
+containerd2 := v2.4.2

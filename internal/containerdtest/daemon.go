@@ -32,6 +32,13 @@ type Daemon struct {
 // containerd, ctr or runc, or the test does not run as root.
 func Start(t *testing.T) *Daemon {
 	t.Helper()
+	return start(t, func(d *Daemon) string {
+		return fmt.Sprintf(configuration, d.directory, d.directory, withoutCRI, d.Socket)
+	})
+}
+
+func start(t *testing.T, configure func(*Daemon) string) *Daemon {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("containerd needs root")
 	}
@@ -49,18 +56,22 @@ func Start(t *testing.T) *Daemon {
 	}
 	d := &Daemon{Socket: filepath.Join(directory, "c.sock"), directory: directory}
 	t.Cleanup(func() { d.remove(t) })
-	if err := os.WriteFile(d.config(), fmt.Appendf(nil, configuration, directory, directory, d.Socket), 0o600); err != nil {
+	if err := os.WriteFile(d.config(), []byte(configure(d)), 0o600); err != nil {
 		t.Fatalf("write containerd's configuration: %v", err)
 	}
 	d.Up(t)
+	t.Logf("containerd %s", version())
 	return d
 }
 
-// configuration has no CRI and nothing that needs more than root in a container has.
+// withoutCRI is the plugin that most tests have no use for.
+const withoutCRI = `"io.containerd.grpc.v1.cri", `
+
+// configuration has nothing that needs more than root in a container has. Containerd 2 reads it too.
 const configuration = `version = 2
 root = "%s/root"
 state = "%s/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
+disabled_plugins = [%s"io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
 [grpc]
   address = "%s"
 [ttrpc]
@@ -123,10 +134,12 @@ func (d *Daemon) Ctr(t *testing.T, args ...string) string {
 }
 
 // TryCtr is Ctr for a call that may fail.
-func (d *Daemon) TryCtr(args ...string) (string, error) {
+func (d *Daemon) TryCtr(args ...string) (string, error) { return d.ctr(Namespace, args...) }
+
+func (d *Daemon) ctr(namespace string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	args = append([]string{"--address", d.Socket, "--namespace", Namespace}, args...)
+	args = append([]string{"--address", d.Socket, "--namespace", namespace}, args...)
 	out, err := exec.CommandContext(ctx, "ctr", args...).CombinedOutput() //nolint:gosec // a test's own arguments
 	return string(out), err
 }
@@ -135,10 +148,12 @@ func (d *Daemon) TryCtr(args ...string) (string, error) {
 func (d *Daemon) remove(t *testing.T) {
 	t.Helper()
 	if d.cmd != nil {
-		out, _ := d.TryCtr("tasks", "list", "--quiet")
-		for id := range strings.FieldsSeq(out) {
-			_, _ = d.TryCtr("tasks", "delete", "--force", id)
-			_, _ = d.TryCtr("containers", "delete", id)
+		for _, namespace := range []string{Namespace, criNamespace} {
+			out, _ := d.ctr(namespace, "tasks", "list", "--quiet")
+			for id := range strings.FieldsSeq(out) {
+				_, _ = d.ctr(namespace, "tasks", "delete", "--force", id)
+				_, _ = d.ctr(namespace, "containers", "delete", id)
+			}
 		}
 	}
 	d.Down(t)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -21,6 +22,12 @@ const ImageName = "registry.example/palisade/busybox:1"
 // test if the machine has no static busybox.
 func (d *Daemon) Image(t *testing.T) (digest string) {
 	t.Helper()
+	return d.image(t, Namespace, ociimage.Config{Name: ImageName})
+}
+
+// image imports an image of that name into a namespace.
+func (d *Daemon) image(t *testing.T, namespace string, config ociimage.Config) (digest string) {
+	t.Helper()
 	files, err := ociimage.Busybox()
 	if errors.Is(err, ociimage.ErrNoBusybox) {
 		t.Skipf("%v: install Debian's package busybox-static", err)
@@ -28,22 +35,58 @@ func (d *Daemon) Image(t *testing.T) (digest string) {
 	if err != nil {
 		t.Fatalf("image: %v", err)
 	}
+	return d.load(t, namespace, config, files)
+}
+
+// Import imports an image of these files, and returns its digest as containerd tells it.
+func (d *Daemon) Import(t *testing.T, name string, files []ociimage.File) (digest string) {
+	t.Helper()
+	return d.load(t, Namespace, ociimage.Config{Name: name}, files)
+}
+
+func (d *Daemon) load(t *testing.T, namespace string, config ociimage.Config, files []ociimage.File) (digest string) {
+	t.Helper()
 	var archive bytes.Buffer
-	if err := ociimage.Write(&archive, ociimage.Config{Name: ImageName}, files); err != nil {
+	if err := ociimage.Write(&archive, config, files); err != nil {
 		t.Fatalf("make an image: %v", err)
 	}
 	path := filepath.Join(d.directory, "image.tar")
 	if err := os.WriteFile(path, archive.Bytes(), 0o600); err != nil {
 		t.Fatalf("write the image: %v", err)
 	}
-	d.Ctr(t, "images", "import", "--snapshotter", "native", path)
-	for field := range strings.FieldsSeq(d.Ctr(t, "images", "list", "name=="+ImageName)) {
+	words := []string{"images", "import", "--snapshotter", "native"}
+	if second() { // what containerd 2 does by itself it must be configured for
+		words = append(words, "--local")
+	}
+	if out, err := d.ctr(namespace, append(words, path)...); err != nil {
+		t.Fatalf("import %s: %v: %s", config.Name, err, out)
+	}
+	list, err := d.ctr(namespace, "images", "list", "name=="+config.Name)
+	if err != nil {
+		t.Fatalf("list images: %v: %s", err, list)
+	}
+	for field := range strings.FieldsSeq(list) {
 		if strings.HasPrefix(field, "sha256:") {
 			return field
 		}
 	}
-	t.Fatalf("containerd has no image %s after the import", ImageName)
+	t.Fatalf("containerd has no image %s after the import", config.Name)
 	return ""
+}
+
+// second says whether it is containerd 2.
+func second() bool {
+	return strings.HasPrefix(strings.TrimPrefix(version(), "v"), "2.")
+}
+
+// version is what containerd calls its own, empty if it does not say.
+func version() string {
+	out, err := exec.Command("containerd", "--version").Output()
+	fields := strings.Fields(string(out)) // name, module, version, revision
+	if err != nil || len(fields) < 3 {
+		return ""
+	}
+	return fields[2]
 }
 
 // Run starts a container from the image and returns when its process runs.
@@ -52,7 +95,7 @@ func (d *Daemon) Run(t *testing.T, id string, args ...string) {
 	d.RunWith(t, nil, id, args...)
 }
 
-// RunWith is Run with flags of `ctr run`.
+// RunWith is Run with flags of `ctr run`, of which the last of a kind counts.
 func (d *Daemon) RunWith(t *testing.T, flags []string, id string, args ...string) {
 	t.Helper()
 	words := append([]string{"run", "--detach", "--snapshotter", "native"}, flags...)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
+	"github.com/palisade-sec/palisade/internal/decode"
 )
 
 // Reader reads a recording. It is not safe for concurrent use.
@@ -102,7 +103,7 @@ func (r *Reader) Next() (*correlatorv1.RecordedEntry, error) {
 		return nil, err
 	}
 	entry := &correlatorv1.RecordedEntry{}
-	if err := entry.UnmarshalVT(raw); err != nil {
+	if err := decode.Message(raw, entry); err != nil {
 		r.entries--
 		return nil, r.damaged(fmt.Errorf("%w: %w", ErrCorrupt, err))
 	}

@@ -4,6 +4,8 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+
+	"github.com/palisade-sec/palisade/internal/decode"
 )
 
 // FastCodec is gRPC's codec for protobuf, but for messages that have a decoder without reflection, which it uses: for streams of
@@ -15,11 +17,11 @@ type fastCodec struct{ encoding.CodecV2 }
 
 // Unmarshal decodes data into v, which keeps nothing of data's memory.
 func (c fastCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	fast, ok := v.(interface{ UnmarshalVT(b []byte) error })
+	fast, ok := v.(decode.Decodable)
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
 	whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer whole.Free()
-	return fast.UnmarshalVT(whole.ReadOnlyData())
+	return decode.Message(whole.ReadOnlyData(), fast)
 }

@@ -6,7 +6,7 @@
 // Runs as uid 10002 without capabilities, network or child processes. Reads rule files, writes how far
 // events were seen, what images were learned to do and each workload's last events in its state directory; speaks to
 // collector, gate, enforcer and uplink over their unix sockets, each of which it refuses unless that process's uid
-// serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events and containerd's
+// serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events, what the gate reads of the host's accounts, and containerd's
 // word on which pid is a container's; nothing that comes out of a container, names and arguments included, is more
 // than text to it.
 package main
@@ -23,6 +23,8 @@ import (
 	"github.com/palisade-sec/palisade/internal/rpc"
 	"github.com/palisade-sec/palisade/internal/statedir"
 	"github.com/palisade-sec/palisade/internal/telemetry"
+	"github.com/palisade-sec/palisade/services/correlator/internal/account"
+	"github.com/palisade-sec/palisade/services/correlator/internal/amendment"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/flight"
@@ -44,17 +46,21 @@ type settings struct {
 	// StateDirectory keeps how far events were seen, models, and the flight recorder's files.
 	StateDirectory string `yaml:"state_directory"`
 	// Rules are files, or directories of *.yaml files, read after the built-in pack.
-	Rules     []string                 `yaml:"rules"`
-	Hold      pipeline.HoldConfig      `yaml:"hold"`
-	Processes pipeline.ProcessesConfig `yaml:"processes"`
-	Workloads pipeline.WorkloadsConfig `yaml:"workloads"`
-	Repeats   repeat.Config            `yaml:"repeats"`
-	Gate      container.Config         `yaml:"gate"`
-	Enforcer  delivery.EnforcerConfig  `yaml:"enforcer"`
-	Uplink    delivery.UplinkConfig    `yaml:"uplink"`
-	Reload    reload.Config            `yaml:"reload"`
-	Models    model.Config             `yaml:"models"`
-	Recorder  flight.Config            `yaml:"recorder"`
+	Rules      []string                 `yaml:"rules"`
+	Hold       pipeline.HoldConfig      `yaml:"hold"`
+	Processes  pipeline.ProcessesConfig `yaml:"processes"`
+	Workloads  pipeline.WorkloadsConfig `yaml:"workloads"`
+	Repeats    repeat.Config            `yaml:"repeats"`
+	Amendments amendment.Config         `yaml:"amendments"`
+	Gate       container.Config         `yaml:"gate"`
+	Enforcer   delivery.EnforcerConfig  `yaml:"enforcer"`
+	Uplink     delivery.UplinkConfig    `yaml:"uplink"`
+	Reload     reload.Config            `yaml:"reload"`
+	Models     model.Config             `yaml:"models"`
+	// Recorder keeps the last minutes of each workload on disk.
+	Recorder flight.Config `yaml:"recorder"`
+	// Accounts are the host's users and groups, which the gate tells.
+	Accounts account.Config `yaml:"accounts"`
 }
 
 // Validate reports every fault.
@@ -63,8 +69,8 @@ func (s settings) Validate() error {
 	if !filepath.IsAbs(s.StateDirectory) {
 		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
 	}
-	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Gate.Validate(), s.Enforcer.Validate(), s.Uplink.Validate(),
-		s.Reload.Validate(), s.Models.Validate(), s.Recorder.Validate())
+	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Amendments.Validate(), s.Gate.Validate(),
+		s.Enforcer.Validate(), s.Uplink.Validate(), s.Reload.Validate(), s.Models.Validate(), s.Accounts.Validate(), s.Recorder.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -76,8 +82,9 @@ func defaultSettings() (settings, error) {
 	engine := pipeline.DefaultConfig()
 	return settings{
 		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
-		Repeats: repeat.DefaultConfig(), Gate: container.DefaultConfig(), Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
-		Reload: reload.DefaultConfig(), Models: model.DefaultConfig(), Recorder: flight.DefaultConfig(),
+		Repeats: repeat.DefaultConfig(), Amendments: amendment.DefaultConfig(), Gate: container.DefaultConfig(),
+		Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
+		Reload: reload.DefaultConfig(), Models: model.DefaultConfig(), Recorder: flight.DefaultConfig(), Accounts: account.DefaultConfig(),
 	}, err
 }
 

@@ -12,6 +12,8 @@ import (
 
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
 	"github.com/palisade-sec/palisade/internal/daemon"
+	"github.com/palisade-sec/palisade/services/correlator/internal/account"
+	"github.com/palisade-sec/palisade/services/correlator/internal/amendment"
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
@@ -53,6 +55,7 @@ type parts struct {
 	runtime     *container.Runtimes
 	registrar   *registration.Registrar
 	repeats     *repeat.Folder
+	amendments  *amendment.Book
 	delivery    *delivery.Delivery
 	engine      *pipeline.Engine
 	rules       *reload.Watcher
@@ -60,6 +63,7 @@ type parts struct {
 	models      *model.Store     // nil if nothing is learned
 	flight      *flight.Recorder // nil if nothing is recorded, because of flightErr if there is one
 	flightErr   error
+	accounts    *account.Watcher
 }
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
@@ -94,11 +98,15 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		return p, err
 	}
 	p.registrar = registration.New(peers["collector"], log)
+	p.accounts = account.New(cfg.Accounts, peers["gate"], log)
 	out := delivery.Peers{Enforcer: peers["enforcer"], Uplink: peers["uplink"]}
 	if p.delivery, err = delivery.New(cfg.Enforcer, cfg.Uplink, out, log, registry); err != nil {
 		return p, err
 	}
-	if p.repeats, err = repeat.New(cfg.Repeats, p.delivery, registry); err != nil {
+	if p.amendments, err = amendment.New(cfg.Amendments, p.delivery, registry); err != nil {
+		return p, err
+	}
+	if p.repeats, err = repeat.New(cfg.Repeats, p.amendments, registry); err != nil {
 		return p, err
 	}
 	load := func(ctx context.Context) (*rule.Set, error) { return loadRules(ctx, cfg.Rules, log) }
@@ -107,7 +115,8 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	}
 	deps := pipeline.Deps{
 		Rules: set, Reloads: p.rules.Sets(), Adopted: func(set *rule.Set) { p.events.SetInterest(p.interestOf(set).Message()) },
-		Batches: p.events.Batches(), Runtime: p.runtime, Registrar: p.registrar, Sink: p.repeats, Seen: seen, Bookmark: book,
+		Batches: p.events.Batches(), Runtime: p.runtime, Accounts: p.accounts.Tables(), Registrar: p.registrar, Sink: p.repeats,
+		Amendments: p.amendments, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
 	}
 	if p.models != nil {
@@ -146,6 +155,7 @@ func (p *parts) tasks() []daemon.Task {
 		{Name: "register", Run: p.registrar.Run},
 		{Name: "events", Run: p.events.Run},
 		{Name: "rules", Run: p.rules.Run},
+		{Name: "accounts", Run: p.accounts.Run},
 	}
 	if p.models != nil {
 		tasks = append(tasks, daemon.Task{Name: "models", Run: p.models.Run})
@@ -188,6 +198,7 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 		}
 		answer.Facts = append(answer.Facts, &processv1.Fact{Name: peer.name, Value: state})
 	}
+	answer.Facts = append(answer.Facts, &processv1.Fact{Name: "accounts of the host", Value: p.accounts.State()})
 	names, states := p.runtime.States()
 	for i, name := range names {
 		answer.Facts = append(answer.Facts, &processv1.Fact{Name: "runtime " + name, Value: states[i]})

@@ -1,13 +1,15 @@
 // Command gate is a read-only window on the container runtimes' APIs (containerd, Docker, Podman): it lets the correlator
-// list containers, tasks and images and follow events, and refuses everything else.
+// list containers, tasks and images and follow events, and refuses everything else. It also hands the correlator the host's account
+// files, which name users and groups.
 //
 // # Privileges
 //
 // Runs as uid 10003 without capabilities, in the groups that own the runtimes' sockets: such a socket is as good as
-// root, which is why no other process may open one. Opens no network socket, writes no file, starts no process. Serves
+// root, which is why no other process may open one. Opens no network socket, writes no file, reads passwd and group in the host's
+// /etc, starts no process. Serves
 // /run/palisade/gate.sock (containerd; status to the operator) and a gate-<runtime>.sock for each runtime that speaks
 // HTTP, all to the correlator. Trusts the uid at the other end of a runtime's socket; parses nothing that comes from either
-// side but the versions it shows.
+// side but the versions it shows, and not the account files either.
 package main
 
 import (
@@ -19,6 +21,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/daemon"
 	"github.com/palisade-sec/palisade/internal/rpc"
 	"github.com/palisade-sec/palisade/internal/telemetry"
+	"github.com/palisade-sec/palisade/services/gate/internal/account"
 	"github.com/palisade-sec/palisade/services/gate/internal/proxy"
 	"github.com/palisade-sec/palisade/services/gate/internal/window"
 )
@@ -33,11 +36,13 @@ type settings struct {
 	// Docker and Podman are followed if they are there, now or later.
 	Docker window.Config `yaml:"docker"`
 	Podman window.Config `yaml:"podman"`
+	// Accounts are the host's users and groups.
+	Accounts account.Config `yaml:"accounts"`
 }
 
 // Validate reports every fault.
 func (s settings) Validate() error {
-	return errors.Join(s.Sockets.Validate(), s.Containerd.Validate(), s.Docker.Validate("docker"), s.Podman.Validate("podman"))
+	return errors.Join(s.Sockets.Validate(), s.Containerd.Validate(), s.Docker.Validate("docker"), s.Podman.Validate("podman"), s.Accounts.Validate())
 }
 
 func main() { daemon.Main("gate", run) }
@@ -49,6 +54,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	}
 	cfg, opts, err := config.Load(env.Args, settings{
 		Sockets: sockets, Containerd: proxy.DefaultConfig(), Docker: window.DefaultDocker(), Podman: window.DefaultPodman(),
+		Accounts: account.DefaultConfig(),
 	})
 	if err != nil {
 		return err
@@ -68,7 +74,8 @@ func run(ctx context.Context, env daemon.Env) error {
 	if err != nil {
 		return err
 	}
-	state := states{cfg: cfg.Containerd, containerd: containerd, windows: windows}
+	accounts := account.New(cfg.Accounts, env.Log)
+	state := states{cfg: cfg.Containerd, containerd: containerd, windows: windows, accounts: accounts}
 	if opts.Check {
 		return state.check(ctx, env.Stdout)
 	}
@@ -81,6 +88,7 @@ func run(ctx context.Context, env daemon.Env) error {
 		return err
 	}
 	containerd.Register(server) //nolint:contextcheck // a call's context is its stream's
+	accounts.Register(server)
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
+	"github.com/palisade-sec/palisade/services/gate/internal/account"
 	"github.com/palisade-sec/palisade/services/gate/internal/proxy"
 	"github.com/palisade-sec/palisade/services/gate/internal/window"
 )
@@ -18,6 +19,7 @@ type states struct {
 	cfg        proxy.Config
 	containerd *proxy.Proxy
 	windows    *window.Set
+	accounts   *account.Service
 }
 
 // status says of each runtime whether it is here and answers. A node without any is not healthy; one that has another than
@@ -25,6 +27,9 @@ type states struct {
 func (s states) status(ctx context.Context) *processv1.GetStatusResponse {
 	answer := &processv1.GetStatusResponse{Healthy: true}
 	others := s.windows.Describe(ctx, answer)
+	if err := s.accounts.Err(); err != nil {
+		answer.Warnings = append(answer.Warnings, fmt.Sprintf("the host's users and groups are known by number only: %v", err))
+	}
 	if _, err := os.Stat(s.cfg.Socket); errors.Is(err, fs.ErrNotExist) && others > 0 {
 		answer.Facts = append([]*processv1.Fact{{Name: "containerd", Value: "not on this node"}}, answer.Facts...)
 		return answer

@@ -23,12 +23,23 @@ type finding struct {
 	Rule     string `json:"rule"`
 	Effect   string `json:"effect"`
 	Output   string `json:"output"`
+	Amended  bool   `json:"amended"`
 	Workload struct {
-		ContainerID string `json:"container_id"`
-		Image       string `json:"image"`
-		Metadata    string `json:"metadata"`
+		ContainerID   string            `json:"container_id"`
+		ContainerName string            `json:"container_name"`
+		Image         string            `json:"image"`
+		ImageDigest   string            `json:"image_digest"`
+		Runtime       string            `json:"runtime"`
+		PodName       string            `json:"pod_name"`
+		PodNamespace  string            `json:"pod_namespace"`
+		PodUID        string            `json:"pod_uid"`
+		PodLabels     map[string]string `json:"pod_labels"`
+		Metadata      string            `json:"metadata"`
 	} `json:"workload"`
 	Ancestry []struct {
+		Key struct {
+			PID uint32 `json:"pid"`
+		} `json:"key"`
 		Name string `json:"name"`
 	} `json:"ancestry"`
 	Action *struct {

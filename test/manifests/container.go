@@ -115,6 +115,7 @@ func (c Container) compare(table privilege.Table, row privilege.Row, check func(
 		switch {
 		case m.Target == table.SocketDirectory && !m.ReadOnly && m.Host == "":
 		case m.ReadOnly && (slices.Contains(row.Reads, m.Target) || isConfiguration(m)):
+		case m.ReadOnly && slices.Contains(row.Reads, m.Host) && m.Target == "/host"+m.Host:
 		case !m.ReadOnly && slices.Contains(row.Writes, m.Target) && (m.Host == "" || m.Host == m.Target):
 			writes = append(writes, m.Target)
 		case !m.ReadOnly && slices.Contains(row.MayWrite, m.Target) && m.Host == m.Target:

@@ -53,6 +53,9 @@ func Finding(w io.Writer, f *findingv1.Finding, paint Painter) error {
 	if r := f.GetRepeats(); r != nil {
 		parts = append(parts, paint.paint(bold, fmt.Sprintf("×%d", r.GetCount())))
 	}
+	if f.GetAmended() {
+		parts = append(parts, paint.Quiet("(told before, when its container was not known)"))
+	}
 	if action := f.GetAction(); action != nil {
 		parts = append(parts, paint.paint(actionColour(action), Safe(ActionText(action))))
 	}

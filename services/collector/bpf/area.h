@@ -16,10 +16,10 @@
 #define HEADROOM      256
 
 /*
- * The longest record: path, working directory, arguments and the two names of a script; arguments that are copied page by page
+ * The longest record: path, working directory, arguments, the two names of a script, and times; arguments that are copied page by page
  * need a page more.
  */
-#define AREA_RECORD_MAX (sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX + 2 * PATH_MAX)
+#define AREA_RECORD_MAX (sizeof(struct exec_record) + 2 * PATH_MAX + ARGV_MAX + 2 * PATH_MAX + sizeof(struct file_times))
 
 /* What is used of an area for a short path lies within less than a page, because each page costs a walk of page tables. */
 struct area {

@@ -9,6 +9,9 @@ static const volatile __u8 native_calls[CALLS] = {
 	[5] = CALL_SETXATTR,
 	[6] = CALL_SETXATTR,	    /* lsetxattr */
 	[7] = CALL_SETXATTR_FD,
+	[23] = CALL_DUP,
+	[24] = CALL_DUP3,
+	[25] = CALL_FCNTL,
 	[33] = CALL_MKNOD_AT,
 	[34] = CALL_MKDIR_AT,
 	[35] = CALL_UNLINK_AT,
@@ -25,7 +28,7 @@ static const volatile __u8 native_calls[CALLS] = {
 	[53] = CALL_CHMOD_AT,
 	[54] = CALL_CHOWN_AT,
 	[55] = CALL_CHOWN_FD,
-	[56] = CALL_OPEN,	    /* openat */
+	[56] = CALL_OPEN_AT, /* openat */
 	[91] = CALL_CAPSET,
 	[97] = CALL_UNSHARE,
 	[105] = CALL_INIT_MODULE,
@@ -55,7 +58,7 @@ static const volatile __u8 native_calls[CALLS] = {
 	[226] = CALL_MPROTECT,
 	[241] = CALL_PERF_EVENT_OPEN,
 	[242] = CALL_ACCEPT,	    /* accept4 */
-	[265] = CALL_OPEN,	    /* open_by_handle_at */
+	[265] = CALL_OPEN_HANDLE, /* open_by_handle_at */
 	[268] = CALL_SETNS,
 	[269] = CALL_SENDMMSG,
 	[270] = CALL_PROCESS_VM_READ,
@@ -69,7 +72,8 @@ static const volatile __u8 native_calls[CALLS] = {
 	[288] = CALL_MPROTECT,	    /* pkey_mprotect */
 	[425] = CALL_IO_URING_SETUP,
 	[429] = CALL_MOVE_MOUNT,
-	[437] = CALL_OPEN,	    /* openat2 */
+	[437] = CALL_OPEN_AT_2, /* openat2 */
+	[438] = CALL_PIDFD_GETFD,
 	[452] = CALL_CHMOD_AT,	    /* fchmodat2 */
 };
 
@@ -78,6 +82,10 @@ static __always_inline enum call call_of(struct call_context *c)
 	struct pt_regs *regs = c->regs; /* what is read through c would be relocated with it */
 	__u32 nr = LOAD(regs, syscallno);
 
+	if (compat_32(c->task)) { /* whose numbers are others, and are not known here */
+		c->flags = RECORD_COMPAT_32;
+		return CALL_OTHER;
+	}
 	return nr < CALLS ? native_calls[nr] : CALL_OTHER;
 }
 

@@ -44,41 +44,36 @@ static __always_inline bool bpf_tells(__u64 command)
 	       !(command >= BPF_MAP_LOOKUP_BATCH && command <= BPF_MAP_DELETE_BATCH);
 }
 
+/*
+ * A table, and not a switch: of what it reads at a place it does not know the verifier forgets the value, and so it looks once, and
+ * not once for each kind, at what is done for all of them.
+ */
+static const volatile __u8 privilege_kinds[] = {
+	[CALL_SETUID] = RECORD_SETUID,
+	[CALL_SETGID] = RECORD_SETGID,
+	[CALL_SETGROUPS] = RECORD_SETGROUPS,
+	[CALL_CAPSET] = RECORD_CAPSET,
+	[CALL_PTRACE] = RECORD_PTRACE,
+	[CALL_PROCESS_VM_READ] = RECORD_PROCESS_VM_READ,
+	[CALL_PROCESS_VM_WRITE] = RECORD_PROCESS_VM_WRITE,
+	[CALL_SETNS] = RECORD_SETNS,
+	[CALL_UNSHARE] = RECORD_UNSHARE,
+	[CALL_BPF] = RECORD_BPF,
+	[CALL_KEYCTL] = RECORD_KEYCTL,
+	[CALL_ADD_KEY] = RECORD_KEYCTL,
+	[CALL_USERFAULTFD] = RECORD_USERFAULTFD,
+	[CALL_PERF_EVENT_OPEN] = RECORD_PERF_EVENT_OPEN,
+	[CALL_IO_URING_SETUP] = RECORD_IO_URING_SETUP,
+};
+
 static __always_inline __u32 privilege_kind(enum call call)
 {
-	switch (call) {
-	case CALL_SETUID:
-		return RECORD_SETUID;
-	case CALL_SETGID:
-		return RECORD_SETGID;
-	case CALL_SETGROUPS:
-		return RECORD_SETGROUPS;
-	case CALL_CAPSET:
-		return RECORD_CAPSET;
-	case CALL_PTRACE:
-		return RECORD_PTRACE;
-	case CALL_PROCESS_VM_READ:
-		return RECORD_PROCESS_VM_READ;
-	case CALL_PROCESS_VM_WRITE:
-		return RECORD_PROCESS_VM_WRITE;
-	case CALL_SETNS:
-		return RECORD_SETNS;
-	case CALL_UNSHARE:
-		return RECORD_UNSHARE;
-	case CALL_BPF:
-		return RECORD_BPF;
-	case CALL_KEYCTL:
-	case CALL_ADD_KEY:
-		return RECORD_KEYCTL;
-	case CALL_USERFAULTFD:
-		return RECORD_USERFAULTFD;
-	case CALL_PERF_EVENT_OPEN:
-		return RECORD_PERF_EVENT_OPEN;
-	case CALL_IO_URING_SETUP:
-		return RECORD_IO_URING_SETUP;
-	default:
+	__u64 i = call;
+
+	if (i >= sizeof(privilege_kinds))
 		return 0;
-	}
+	bound(i, sizeof(privilege_kinds) - 1);
+	return privilege_kinds[i];
 }
 
 /* perf_event_attr: type, size, config. */

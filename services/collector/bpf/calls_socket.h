@@ -194,3 +194,49 @@ static __attribute__((noinline)) int handle_socket_call(struct call_context *c, 
 	}
 	return handle_socket(c, call, &a);
 }
+
+/* Input, output and errors of a program lie at these. */
+#define STANDARD_STREAMS 3
+
+/* Whether the call made a duplicate, and where a program reads its input or writes its output. */
+static __always_inline bool duplicates_to_stream(struct call_context *c, enum call call)
+{
+	__u32 command;
+
+	if (c->result < 0 || c->result >= STANDARD_STREAMS)
+		return false;
+	if (call != CALL_FCNTL)
+		return true;
+	command = argument(c, 1);
+	return command == F_DUPFD || command == F_DUPFD_CLOEXEC;
+}
+
+/*
+ * A socket that becomes a standard stream. Those of AF_UNIX are left out: programs on one machine speak to their children
+ * through them all the time, and nobody at another one does.
+ */
+static __attribute__((noinline)) int handle_duplicate(struct call_context *c, enum call call)
+{
+	struct duplicate_record r = {};
+	struct sock *sk;
+	__u64 now;
+
+	if (!duplicates_to_stream(c, call) || !tells(c, RECORD_DUPLICATE))
+		return 0;
+	sk = sock_of(c->task, c->result);
+	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_family) == AF_UNIX)
+		return 0;
+	now = bpf_ktime_get_boot_ns();
+	if (!admit(workload_id(c->task), RECORD_DUPLICATE, now))
+		return 0;
+	header_fill(&r.socket.header, c->task, RECORD_DUPLICATE, now);
+	call_result(&r.socket.header, c);
+	socket_fill(&r.socket, sk);
+	/* What a listener makes of a connection is a copy of itself, its backlog included; nobody else has one. */
+	if (BPF_CORE_READ(sk, sk_max_ack_backlog))
+		r.socket.flags |= SOCKET_ACCEPTED;
+	r.call = call - CALL_DUP + DUPLICATE_DUP;
+	r.source = call == CALL_PIDFD_GETFD ? argument_fd(c, 1) : argument_fd(c, 0);
+	submit(&r, sizeof(r), RECORD_DUPLICATE);
+	return 0;
+}

@@ -105,14 +105,17 @@ int on_io_uring_opcode(__u64 *ctx)
 	return 0;
 }
 
-static __always_inline void opened(struct task_struct *task, struct file *file)
+static __always_inline void opened(struct call_context *c, enum call call)
 {
-	__u32 guard = 0;
+	struct opening o = { .task = c->task, .call = c, .which = call, .killed = true };
 
-	if (file && guard_generation(GUARD_WRITE) && opens_to_write(file))
-		guard = guard_kill(guard_of_file(GUARD_WRITE, file));
-	if (guard || wanted(RECORD_FILE_OPEN))
-		emit_file_open(task, file, guard, true);
+	if (c->result < 0)
+		return;
+	o.file = file_of(c->task, c->result);
+	if (o.file && guard_generation(GUARD_WRITE) && opens_to_write(o.file))
+		o.guard = guard_kill(guard_of_file(GUARD_WRITE, o.file));
+	if (o.guard || wanted(RECORD_FILE_OPEN))
+		emit_file_open(&o);
 }
 
 SEC("tp_btf/sys_exit")
@@ -127,9 +130,8 @@ int on_sys_exit(__u64 *ctx)
 
 	if (call == CALL_OTHER)
 		return 0;
-	if (call == CALL_OPEN) {
-		if (c.result >= 0)
-			opened(c.task, file_of(c.task, c.result));
+	if (call <= CALL_OPEN_HANDLE) {
+		opened(&c, call);
 	} else if (call == CALL_MMAP || call == CALL_MMAP_OLD) {
 		handle_mmap(&c, call);
 	} else if (call == CALL_MPROTECT) {
@@ -142,6 +144,8 @@ int on_sys_exit(__u64 *ctx)
 		handle_module(&c, call);
 	} else if (call >= CALL_RENAME && call <= CALL_CHROOT) {
 		handle_change(&c, call);
+	} else if (call >= CALL_DUP && call <= CALL_PIDFD_GETFD) {
+		handle_duplicate(&c, call);
 	} else if (call >= CALL_SETUID) {
 		handle_privilege(&c, call);
 	} else {
@@ -171,6 +175,8 @@ int on_task(struct bpf_iter__task *ctx)
 		return 0;
 	workload_find((__u64)cgroup_of(BPF_CORE_READ(task, cgroups))); /* kept for user space */
 	end = exec_fill(a, iterator_area, task, RECORD_EXISTING, bpf_ktime_get_boot_ns());
+	end = times_put(a, end, task);
+	bound(end, AREA_RECORD_MAX);
 	((struct record_header *)a->record)->size = end;
 	bpf_seq_write(ctx->meta->seq, a->record, end);
 	return 0;

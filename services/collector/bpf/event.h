@@ -70,6 +70,7 @@ enum record_kind {
 	RECORD_PERF_EVENT_OPEN = 49,
 	RECORD_IO_URING_SETUP = 50,
 	RECORD_IO_URING = 51,
+	RECORD_DUPLICATE = 52,
 	RECORD_KINDS,
 };
 
@@ -137,10 +138,11 @@ _Static_assert(sizeof(struct file_facts) == 32, "file_facts is wire format");
 #define EXEC_CAPABILITIES    (1u << 4)
 #define EXEC_SECURE	     (1u << 5)
 #define EXEC_SCRIPT	     (1u << 6)
+#define EXEC_TIMES	     (1u << 7)
 
 /*
  * Followed by the path, cwd_len bytes of working directory, argv_len of NUL-ended arguments; with EXEC_SCRIPT then by the
- * script's and its interpreter's names, each with its NUL.
+ * script's and its interpreter's names, each with its NUL; with EXEC_TIMES then by struct file_times of exe.
  */
 struct exec_record {
 	struct record_header header;
@@ -151,8 +153,19 @@ struct exec_record {
 	__u32 argv_len;	  /* in this record */
 	__u32 cwd_len;
 	__u32 flags;
+	__u32 group;
+	__u32 inner_pid;   /* these two as the process's own pid namespace numbers them */
+	__u32 inner_group; /* 0 if the group's leader is of an outer one */
+	__u32 pad;
 };
-_Static_assert(sizeof(struct exec_record) == 184, "exec_record is wire format");
+_Static_assert(sizeof(struct exec_record) == 200, "exec_record is wire format");
+
+/* As stat(2) tells them, in nanoseconds since 1970. */
+struct file_times {
+	__s64 ctime_ns;
+	__s64 mtime_ns;
+};
+_Static_assert(sizeof(struct file_times) == 16, "file_times is wire format");
 
 struct fork_record {
 	struct record_header header;
@@ -170,12 +183,19 @@ struct exit_record {
 };
 _Static_assert(sizeof(struct exit_record) == 136, "exit_record is wire format");
 
-/* Followed by the path. */
+/* file_open_record.given_flags */
+#define GIVEN_ARGUMENT	 (1u << 0) /* read from the caller's memory when the call was over */
+#define GIVEN_KERNEL	 (1u << 1) /* from the kernel's own copy; neither if nobody asked for it, or there is none */
+#define GIVEN_TRUNCATED	 (1u << 2)
+#define GIVEN_UNREADABLE (1u << 3)
+
+/* Followed by the path, and given_len bytes of the path as the caller wrote it. */
 struct file_open_record {
 	struct record_header header;
 	struct file_facts file;
 	__u32 open_flags;
-	__u32 pad;
+	__u16 given_len;
+	__u16 given_flags;
 };
 _Static_assert(sizeof(struct file_open_record) == 168, "file_open_record is wire format");
 
@@ -211,6 +231,7 @@ _Static_assert(sizeof(struct memory_record) == 176, "memory_record is wire forma
 
 /* socket_record.flags */
 #define SOCKET_REMOTE_ARGUMENT (1u << 0)
+#define SOCKET_ACCEPTED	       (1u << 1) /* of a duplicate: its connection came in */
 
 /* Any operation on a socket. IPv4 addresses take the first 4 bytes. Followed by unix_len bytes of path. */
 struct socket_record {
@@ -227,6 +248,23 @@ struct socket_record {
 };
 _Static_assert(sizeof(struct socket_record) == 176, "socket_record is wire format");
 
+/* duplicate_record.call */
+enum duplicate_call {
+	DUPLICATE_DUP = 1,
+	DUPLICATE_DUP2 = 2,
+	DUPLICATE_DUP3 = 3,
+	DUPLICATE_FCNTL = 4,
+	DUPLICATE_PIDFD_GETFD = 5,
+};
+
+/* A descriptor of a socket, in a place that the header's result says. */
+struct duplicate_record {
+	struct socket_record socket;
+	__u32 call; /* DUPLICATE_* */
+	__s32 source; /* the descriptor it is a duplicate of; with PIDFD_GETFD another process's */
+};
+_Static_assert(sizeof(struct duplicate_record) == 184, "duplicate_record is wire format");
+
 /* Followed by message_len bytes of the DNS message. Local is the end in this host's sockets. */
 struct dns_record {
 	struct record_header header;
@@ -237,7 +275,7 @@ struct dns_record {
 	__u8 local[16];
 	__u8 remote[16];
 	__u32 whole_len; /* of the message on the wire */
-	__u32 pad;
+	__u32 protocol;	 /* IPPROTO_UDP or IPPROTO_TCP */
 };
 _Static_assert(sizeof(struct dns_record) == 176, "dns_record is wire format");
 
@@ -270,13 +308,16 @@ _Static_assert(sizeof(struct privilege_record) == 176, "privilege_record is wire
 #define BTF_ANCHOR(type) const struct type *const anchor_##type = 0
 
 BTF_ANCHOR(exec_record);
+BTF_ANCHOR(file_times);
 BTF_ANCHOR(fork_record);
 BTF_ANCHOR(exit_record);
 BTF_ANCHOR(file_open_record);
 BTF_ANCHOR(change_record);
 BTF_ANCHOR(memory_record);
 BTF_ANCHOR(socket_record);
+BTF_ANCHOR(duplicate_record);
 BTF_ANCHOR(dns_record);
 BTF_ANCHOR(signal_record);
 BTF_ANCHOR(privilege_record);
+const enum duplicate_call anchor_duplicate_call = DUPLICATE_DUP;
 const enum record_kind anchor_record_kind = RECORD_EXEC;

@@ -62,6 +62,46 @@ static __always_inline void exec_gains(struct exec_record *r, struct task_struct
 		r->flags |= EXEC_CAPABILITIES;
 }
 
+/* From Linux 6.13 on this bit of the nanoseconds says that somebody asked for them. */
+#define CTIME_QUERIED (1u << 31)
+
+#define NS_PER_SECOND 1000000000ll
+
+static __always_inline __s64 inode_ctime(struct inode *inode)
+{
+	if (bpf_core_field_exists(inode->i_ctime_sec))
+		return FOLLOW(inode, i_ctime_sec) * NS_PER_SECOND + (FOLLOW(inode, i_ctime_nsec) & ~CTIME_QUERIED);
+	if (bpf_core_field_exists(inode->__i_ctime))
+		return FOLLOW(inode, __i_ctime.tv_sec) * NS_PER_SECOND + FOLLOW(inode, __i_ctime.tv_nsec);
+	return FOLLOW(inode, i_ctime.tv_sec) * NS_PER_SECOND + FOLLOW(inode, i_ctime.tv_nsec);
+}
+
+static __always_inline __s64 inode_mtime(struct inode *inode)
+{
+	if (bpf_core_field_exists(inode->i_mtime_sec))
+		return FOLLOW(inode, i_mtime_sec) * NS_PER_SECOND + FOLLOW(inode, i_mtime_nsec);
+	if (bpf_core_field_exists(inode->__i_mtime))
+		return FOLLOW(inode, __i_mtime.tv_sec) * NS_PER_SECOND + FOLLOW(inode, __i_mtime.tv_nsec);
+	return FOLLOW(inode, i_mtime.tv_sec) * NS_PER_SECOND + FOLLOW(inode, i_mtime.tv_nsec);
+}
+
+/* Puts the times of the program's file behind a record of end bytes, if it has one. Returns where it then ends. */
+static __always_inline __u64 times_put(struct area *a, __u64 end, struct task_struct *task)
+{
+	struct file *exe = LOAD(task, mm, exe_file);
+	struct inode *inode = FOLLOW(exe, f_inode);
+	struct file_times times;
+
+	if (!inode)
+		return end;
+	times.ctime_ns = inode_ctime(inode);
+	times.mtime_ns = inode_mtime(inode);
+	((struct exec_record *)a->record)->flags |= EXEC_TIMES;
+	bound(end, AREA_RECORD_MAX - sizeof(times));
+	bpf_probe_read_kernel(&a->record[end], sizeof(times), &times);
+	return end + sizeof(times);
+}
+
 /* Copies a name of the kernel's with its NUL to a place with room for PATH_MAX; returns its length, which is 1 at least. */
 static __always_inline __u64 name_put(__u8 *to, const char *name)
 {

@@ -8,7 +8,7 @@
 /*
  * Names backwards, in lower case (RFC 4343), with a zero for the length of each label (RFC 1035 3.1): moc 0 elpmaxe 0 begins
  * all names below example.com, and that name itself ends with one more zero. So a prefix ends where a label does. A label
- * that has a zero in it, which no host's name has, counts as two.
+ * that has a zero in it, which no host's name has, counts as two. A scope that has any also has the prefix of all, with the value 0.
  */
 #define GUARD_NAME_MAX 240
 

@@ -53,11 +53,11 @@ static __always_inline __u32 guard_generation(__u32 family)
 	return s && s->families & family ? s->generation : 0;
 }
 
-/* The scope that the current task is in, 0 if none. */
-__attribute__((noinline)) int guard_scope(__u32 generation)
+/* The scope that the cgroup at an address is in, 0 if none. */
+__attribute__((noinline)) int guard_scope_of(__u32 generation, __u64 address)
 {
 	struct guard_scope_key key = { .generation = generation };
-	struct cgroup *cgroup = cgroup_of(BPF_CORE_READ((struct task_struct *)current_task(), cgroups));
+	struct cgroup *cgroup = (void *)address;
 	__u32 level = levels_above(cgroup), i, *scope;
 
 	key.cgroup_id = BPF_CORE_READ(cgroup, kn, id);
@@ -71,4 +71,12 @@ __attribute__((noinline)) int guard_scope(__u32 generation)
 		key.cgroup_id = ancestor_id(cgroup, level);
 	}
 	return 0;
+}
+
+/* The scope that the current task is in, 0 if none. */
+static __always_inline int guard_scope(__u32 generation)
+{
+	struct task_struct *task = (struct task_struct *)current_task();
+
+	return guard_scope_of(generation, (__u64)cgroup_of(BPF_CORE_READ(task, cgroups)));
 }

@@ -10,8 +10,11 @@
 
 #define ERESTARTSYS	  512 /* what sys_exit shows when a signal ended the call */
 #define TS_COMPAT	  0x2 /* x86 thread_info.status: in a 32-bit system call */
+#define ARM64_TIF_32BIT	  22  /* bit of arm64's thread_info.flags: runs a 32-bit program */
+#define X32_SYSCALL_BIT	  0x40000000
 #define SIGNAL_GROUP_EXIT 0x4 /* signal_struct.flags */
-#define PIDTYPE_SID	  3   /* signal_struct.pids */
+#define PIDTYPE_PGID	  2   /* signal_struct.pids, these two */
+#define PIDTYPE_SID	  3
 
 #define INITIAL_PID_NAMESPACE 0xeffffffc /* PROC_PID_INIT_INO */
 
@@ -142,11 +145,20 @@ struct super_block {
 	unsigned long s_magic;
 };
 
+struct timespec64 {
+	__s64 tv_sec;
+	long tv_nsec;
+};
+
 struct inode {
 	unsigned short i_mode;
 	unsigned int i_nlink;
 	unsigned long i_ino;
 	struct super_block *i_sb;
+	struct timespec64 i_ctime, i_mtime;	/* before Linux 6.6, and 6.7 */
+	struct timespec64 __i_ctime, __i_mtime; /* before 6.11 */
+	__s64 i_ctime_sec, i_mtime_sec;
+	__u32 i_ctime_nsec, i_mtime_nsec;
 };
 
 struct dentry {
@@ -212,7 +224,16 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct filename {
+	const char *name;
+};
+
+struct nameidata {
+	struct filename *name;
+};
+
 struct thread_info {
+	unsigned long flags;
 	__u32 status;
 };
 
@@ -232,6 +253,7 @@ struct task_struct {
 	struct fs_struct *fs;
 	struct files_struct *files;
 	struct nsproxy *nsproxy;
+	struct nameidata *nameidata;
 	struct signal_struct *signal;
 	kuid_t loginuid;
 	struct css_set *cgroups;
@@ -251,10 +273,16 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr;
 };
 
+typedef struct {
+	int owned;
+} socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
 	__u16 sk_type;
 	__u16 sk_protocol;
+	__u32 sk_max_ack_backlog;
 };
 
 struct socket {
@@ -285,6 +313,10 @@ struct pt_regs {
 	unsigned long long orig_x0;
 	int syscallno;
 #endif
+};
+
+enum bpf_func_id {
+	BPF_FUNC_task_pt_regs = 175,
 };
 
 struct seq_file;

@@ -50,15 +50,15 @@ SEC("lsm/file_open")
 int on_file_open(__u64 *ctx)
 {
 	struct file *file = (struct file *)ctx[0];
-	__u32 guard = 0;
+	struct opening o = { .task = current_task(), .file = file };
 
 	if (LOAD(file, f_flags) & FMODE_EXEC || LOAD(file, f_mode) & FMODE_NOACCOUNT)
 		return 0;
 	if (opens_to_write(file))
-		guard = guard_of_file(GUARD_WRITE, file);
-	if (guard || wanted(RECORD_FILE_OPEN))
-		emit_file_open(current_task(), file, guard, false);
-	return verdict(guard);
+		o.guard = guard_of_file(GUARD_WRITE, file);
+	if (o.guard || wanted(RECORD_FILE_OPEN))
+		emit_file_open(&o);
+	return verdict(o.guard);
 }
 
 /* The program, or the interpreter, that an exec is about to run. */

@@ -7,6 +7,7 @@
 
 #include "calls.h"
 #include "calls_privilege.h"
+#include "calls_socket.h"
 
 static __always_inline struct call_context call_returned(__u64 *ctx)
 {
@@ -19,15 +20,32 @@ static __always_inline struct call_context call_returned(__u64 *ctx)
 	return c;
 }
 
-SEC("fexit/call_privilege")
-int on_call_privilege(__u64 *ctx)
-{
-	struct call_context c = call_returned(ctx);
-	enum call call = call_of(&c);
+/* One program a call: what it does for the others the verifier would have to look at in each of the places of all of them. */
+#define PRIVILEGE_CALL(name, call)                                                                 \
+	SEC("fexit/call_" #name)                                                                   \
+	int on_call_##name(__u64 *ctx)                                                             \
+	{                                                                                          \
+		struct call_context c = call_returned(ctx);                                        \
+                                                                                                   \
+		call_of(&c);                                                                       \
+		return handle_privilege(&c, call);                                                 \
+	}
 
-	handle_privilege(&c, call);
-	return 0;
-}
+PRIVILEGE_CALL(add_key, CALL_ADD_KEY)
+PRIVILEGE_CALL(bpf, CALL_BPF)
+PRIVILEGE_CALL(capset, CALL_CAPSET)
+PRIVILEGE_CALL(io_uring_setup, CALL_IO_URING_SETUP)
+PRIVILEGE_CALL(keyctl, CALL_KEYCTL)
+PRIVILEGE_CALL(perf_event_open, CALL_PERF_EVENT_OPEN)
+PRIVILEGE_CALL(process_vm_readv, CALL_PROCESS_VM_READ)
+PRIVILEGE_CALL(process_vm_writev, CALL_PROCESS_VM_WRITE)
+PRIVILEGE_CALL(ptrace, CALL_PTRACE)
+PRIVILEGE_CALL(request_key, CALL_ADD_KEY)
+PRIVILEGE_CALL(setgroups, CALL_SETGROUPS)
+PRIVILEGE_CALL(setgroups16, CALL_SETGROUPS)
+PRIVILEGE_CALL(setns, CALL_SETNS)
+PRIVILEGE_CALL(unshare, CALL_UNSHARE)
+PRIVILEGE_CALL(userfaultfd, CALL_USERFAULTFD)
 
 SEC("fexit/call_module")
 int on_call_module(__u64 *ctx)
@@ -74,6 +92,16 @@ int on_call_setxattr(__u64 *ctx)
 	return 0;
 }
 
+SEC("fexit/call_duplicate")
+int on_call_duplicate(__u64 *ctx)
+{
+	struct call_context c = call_returned(ctx);
+	enum call call = call_of(&c);
+
+	handle_duplicate(&c, call);
+	return 0;
+}
+
 /* Set by user space: path_chown cannot be used, because Linux before 6.1 hands no struct to a program. */
 const volatile __u8 chown_at_exit = 0;
 
@@ -99,6 +127,8 @@ int on_sys_exit_calls(__u64 *ctx)
 	else if (call == CALL_SETXATTR || call == CALL_SETXATTR_FD ||
 		 (chown_at_exit && call >= CALL_CHOWN && call <= CALL_CHOWN_FD))
 		handle_change(&c, call);
+	else if (call >= CALL_DUP && call <= CALL_PIDFD_GETFD)
+		handle_duplicate(&c, call);
 	else if (call >= CALL_SETGROUPS)
 		handle_privilege(&c, call);
 	return 0;

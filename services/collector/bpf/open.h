@@ -11,6 +11,7 @@
 #include "kernel.h"
 #include "path.h"
 #include "ring.h"
+#include "syscall.h"
 #include "task.h"
 #include <bpf/bpf_helpers.h>
 
@@ -127,36 +128,136 @@ static __always_inline bool path_wanted(struct area *a, __u64 at, struct setting
 	return *(volatile __u64 *)&wants->opens != opens;
 }
 
-/* The record is built before the path, where it lies. */
-static __always_inline void open_submit(struct area *a, __u64 at, bool whole, struct task_struct *task,
-					struct file *file, __u32 guard, bool killed, __u64 now)
+/* An open that may be told. */
+struct opening {
+	struct task_struct *task;
+	struct file *file;
+	struct call_context *call; /* that has returned, or NULL in the midst of it */
+	enum call which;
+	__u32 guard; /* that has denied it, or killed who did it, or 0: that is told whoever wants what */
+	bool killed;
+};
+
+/* Where in the caller's memory a call that has returned had its path, 0 if nowhere. */
+static __always_inline __u64 path_argument(struct call_context *c, enum call call)
 {
+	if (call == CALL_OPEN || call == CALL_CREATE)
+		return argument(c, 0);
+	return call == CALL_OPEN_AT || call == CALL_OPEN_AT_2 ? argument(c, 1) : 0;
+}
+
+/* What was asked of an open that an open file keeps no trace of (do_dentry_open), in the midst of the call it still does. */
+#define OPEN_ONCE (O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC)
+
+static __always_inline __u32 open_once(struct opening *o)
+{
+	__u64 flags = 0;
+
+	if (!o->call)
+		return 0;
+	switch (o->which) {
+	case CALL_OPEN:
+		flags = argument(o->call, 1);
+		break;
+	case CALL_CREATE:
+		flags = O_CREAT | O_TRUNC;
+		break;
+	case CALL_OPEN_AT:
+	case CALL_OPEN_HANDLE:
+		flags = argument(o->call, 2);
+		break;
+	case CALL_OPEN_AT_2: /* struct open_how begins with them; if they cannot be read any more, they are not told */
+		bpf_probe_read_user(&flags, sizeof(flags), (void *)argument(o->call, 2));
+		break;
+	default:
+		break;
+	}
+	return flags & OPEN_ONCE;
+}
+
+/* The kernel's own copy of the path that the task is having looked up, by whatever way it asked, or 0. */
+static __always_inline __u64 path_looked_up(struct task_struct *task)
+{
+	if (!bpf_core_field_exists(task->nameidata) || !bpf_core_type_exists(struct filename) ||
+	    !bpf_core_field_exists(((struct nameidata *)0)->name))
+		return 0;
+	return (__u64)BPF_CORE_READ(task, nameidata, name, name);
+}
+
+/* Says in the record what came of reading the path as the caller wrote it. One of PATH_MAX with its NUL is the longest there is. */
+static __always_inline __u64 given_note(struct file_open_record *r, long got, bool in_kernel)
+{
+	__u64 len = 0;
+
+	/* Without a name, as by a file handle, the kernel looks up nothing. */
+	if (in_kernel && got == 1)
+		return 0;
+	r->given_flags = in_kernel ? GIVEN_KERNEL : GIVEN_ARGUMENT;
+	if (got < 1) {
+		r->given_flags |= GIVEN_UNREADABLE;
+		return 0;
+	}
+	if (got > PATH_MAX)
+		r->given_flags |= GIVEN_TRUNCATED;
+	len = got - 1;
+	bound(len, PATH_MAX);
+	r->given_len = len;
+	return len;
+}
+
+/* Submits a copy of a record of size bytes, with the path as the caller wrote it behind. */
+static __always_inline void open_submit_given(struct area *a, struct file_open_record *r, __u64 size, struct opening *o)
+{
+	__u64 from = o->call ? path_argument(o->call, o->which) : path_looked_up(o->task);
+	struct file_open_record *copy = (void *)a->record;
+	long got;
+
+	bound(size, sizeof(*r) + PATH_MAX);
+	bpf_probe_read_kernel(copy, size, r);
+	if (from) {
+		if (o->call)
+			got = bpf_probe_read_user_str(&a->record[size], PATH_MAX + 1, (void *)from);
+		else
+			got = bpf_probe_read_kernel_str(&a->record[size], PATH_MAX + 1, (void *)from);
+		size += given_note(copy, got, !o->call);
+	}
+	bound(size, sizeof(*r) + 2 * PATH_MAX);
+	submit(copy, size, RECORD_FILE_OPEN);
+}
+
+/* The record is built before the path, where it lies. */
+static __always_inline void open_submit(struct area *a, __u64 at, bool whole, struct opening *o, bool given, __u64 now)
+{
+	struct file *file = o->file;
 	struct inode *inode = FOLLOW(file, f_inode);
 	struct file_open_record *r;
 	__u64 len = PATH_MAX - at;
 
 	bound(at, PATH_MAX - 1);
 	r = (void *)&a->path[HEADROOM - sizeof(*r) + at];
-	header_fill(&r->header, task, RECORD_FILE_OPEN, now);
-	if (guard && killed)
-		header_kill(&r->header, guard);
-	else if (guard)
-		header_deny(&r->header, guard);
+	header_fill(&r->header, o->task, RECORD_FILE_OPEN, now);
+	if (o->guard && o->killed)
+		header_kill(&r->header, o->guard);
+	else if (o->guard)
+		header_deny(&r->header, o->guard);
 	__builtin_memset(&r->file, 0, sizeof(*r) - sizeof(r->header));
-	r->open_flags = FOLLOW(file, f_flags);
+	r->open_flags = FOLLOW(file, f_flags) | open_once(o);
 	r->file.path_len = len;
 	if (!whole)
 		r->file.flags = FILE_PATH_TRUNCATED;
 	inode_fill(&r->file, inode, FOLLOW(file, f_path.mnt));
 	bound(len, PATH_MAX);
-	submit(r, sizeof(*r) + len, RECORD_FILE_OPEN);
+	if (given)
+		open_submit_given(a, r, sizeof(*r) + len, o);
+	else
+		submit(r, sizeof(*r) + len, RECORD_FILE_OPEN);
 }
 
-/* A guard, if it is not 0, has denied the open, or killed who did it: that is told whoever wants what. */
-static __always_inline void emit_file_open(struct task_struct *task, struct file *file, __u32 guard,
-					   bool killed)
+static __always_inline void emit_file_open(struct opening *o)
 {
+	struct task_struct *task = o->task;
 	struct settings *wants = settings_now();
+	struct file *file = o->file;
 	__u64 now, cgroup, opens, lists, at;
 	struct area *a;
 	bool all, whole;
@@ -166,7 +267,7 @@ static __always_inline void emit_file_open(struct task_struct *task, struct file
 		return;
 	opens = *(volatile __u64 *)&wants->opens;
 	lists = lists_of(FOLLOW(file, f_flags));
-	all = guard || lists << OPENS_ALL_SHIFT & opens;
+	all = o->guard || lists << OPENS_ALL_SHIFT & opens;
 	lists &= opens;
 	if (!all && (!lists || !may_be_listed(file, beginnings_of(wants, lists))))
 		return;
@@ -179,6 +280,6 @@ static __always_inline void emit_file_open(struct task_struct *task, struct file
 		return;
 	at = path_find(a, number, FOLLOW(file, f_path.dentry), FOLLOW(file, f_path.mnt), &whole);
 	if (all || ((!whole || path_wanted(a, at, wants, opens, lists)) && admit(workload_id(task), RECORD_FILE_OPEN, now)))
-		open_submit(a, at, whole, task, file, guard, killed, now);
+		open_submit(a, at, whole, o, opens & OPENS_GIVEN, now);
 	give_back(&a->busy);
 }

@@ -112,7 +112,7 @@ static __always_inline __u64 exec_fill(struct area *a, int number, struct task_s
 	header_fill(&r->header, task, kind, now);
 	__builtin_memset(&r->exe, 0, sizeof(*r) - sizeof(r->header));
 	r->tty = tty_device(task);
-	r->session = session_id(task);
+	groups_fill(r, task);
 	if (exe)
 		end += file_fill(a, number, &r->exe, exe, &a->record[end]);
 	if (!dentry)
@@ -137,6 +137,7 @@ static __always_inline void exec_submit(struct area *a, int number, struct task_
 	end += r->argv_len;
 	exec_gains(r, task, bprm);
 	end = script_put(a, end, bprm);
+	end = times_put(a, end, task);
 	bound(end, AREA_RECORD_MAX);
 	submit(r, end, RECORD_EXEC);
 }

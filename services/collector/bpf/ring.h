@@ -33,7 +33,7 @@ struct {
 	 BIT(RECORD_TRUNCATE) | BIT(RECORD_SETXATTR) | BIT(RECORD_MMAP_EXEC) |                     \
 	 BIT(RECORD_MPROTECT_EXEC) | BIT(RECORD_SOCKET) | BIT(RECORD_BIND) | BIT(RECORD_LISTEN) |  \
 	 BIT(RECORD_SEND) | BIT(RECORD_CONNECT_UNIX) | BIT(RECORD_DNS_QUESTION) |                  \
-	 BIT(RECORD_DNS_ANSWER) | BIT(RECORD_IO_URING))
+	 BIT(RECORD_DNS_ANSWER) | BIT(RECORD_IO_URING) | BIT(RECORD_DUPLICATE))
 
 /*
  * Each load of the programs has a number. Only the owner's record anything, so that a new version can be attached
@@ -64,6 +64,9 @@ struct settings {
 #define OPENS_READS_ALL	 (1ull << 34)
 #define OPENS_WRITES_ALL (1ull << 35)
 #define OPENS_ALL_SHIFT	 2
+
+/* Of those that are wanted, the path as the caller wrote it as well. */
+#define OPENS_GIVEN (1ull << 36)
 
 /* Peers of connections and datagrams that are wanted are those on a list. */
 #define PEERS_LISTED (1ull << 32)

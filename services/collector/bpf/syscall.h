@@ -9,7 +9,11 @@
 /* Calls with the same arguments and the same meaning are one. AT: paths are relative to descriptors. */
 enum call {
 	CALL_OTHER,
-	CALL_OPEN, /* returns a descriptor of a file */
+	CALL_OPEN, /* this and the next four return a descriptor of a file */
+	CALL_CREATE, /* without flags */
+	CALL_OPEN_AT,
+	CALL_OPEN_AT_2, /* flags in memory */
+	CALL_OPEN_HANDLE, /* without a path */
 	CALL_CONNECT,
 	CALL_ACCEPT, /* returns a descriptor of a socket */
 	CALL_SOCKETCALL, /* ia32: which of the calls is in the first argument */
@@ -55,6 +59,11 @@ enum call {
 	CALL_SENDTO,
 	CALL_SENDMSG,
 	CALL_SENDMMSG,
+	CALL_DUP, /* in the order of enum duplicate_call */
+	CALL_DUP2,
+	CALL_DUP3,
+	CALL_FCNTL,
+	CALL_PIDFD_GETFD,
 	CALL_SETUID, /* and whatever else changes user ids */
 	CALL_SETGID,
 	CALL_SETGROUPS,

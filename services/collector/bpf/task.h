@@ -26,33 +26,60 @@ static __always_inline __u64 workload_id(struct task_struct *task)
 	return workload_of_current(cgroup_id(task));
 }
 
-/*
- * The namespace /proc/<pid>/ns/pid shows; nsproxy has only the one for children. The pointer is copied
- * out of the task first: Linux 6.1 does not let a number that it has no bounds for be added to a typed
- * pointer ("math between ptr_ pointer and register with unbounded min value is not allowed").
- */
-static __always_inline __u32 pid_namespace_inum(struct task_struct *task)
+/* What a struct pid is called at a level of nested pid namespaces, which must be one of its own. */
+static __always_inline struct upid *name_at(struct pid *pid, __u64 level)
 {
-	struct pid *pid = 0;
-	struct upid *upid;
-	__u64 address;
-
-	bpf_core_read(&pid, sizeof(pid), &task->thread_pid);
-	address = (__u64)pid + bpf_core_field_offset(struct pid, numbers) +
-		  (__u64)FOLLOW(pid, level) * bpf_core_type_size(struct upid);
-	upid = (void *)address;
-	return FOLLOW(upid, ns, ns.inum);
+	return (void *)((__u64)pid + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid));
 }
 
-static __always_inline __u32 session_id(struct task_struct *task)
+/*
+ * The pointer is copied out of the task first: Linux 6.1 does not let a number that it has no bounds for be added to a typed
+ * pointer ("math between ptr_ pointer and register with unbounded min value is not allowed").
+ */
+static __always_inline struct pid *thread_pid(struct task_struct *task)
+{
+	struct pid *pid = 0;
+
+	bpf_core_read(&pid, sizeof(pid), &task->thread_pid);
+	return pid;
+}
+
+/* The namespace /proc/<pid>/ns/pid shows; nsproxy has only the one for children. */
+static __always_inline __u32 pid_namespace_inum(struct task_struct *task)
+{
+	struct pid *pid = thread_pid(task);
+	struct upid *innermost = name_at(pid, FOLLOW(pid, level));
+
+	return FOLLOW(innermost, ns, ns.inum);
+}
+
+/* Of a session or a process group: PIDTYPE_SID, PIDTYPE_PGID. */
+static __always_inline struct pid *shared_pid(struct task_struct *task, int type)
 {
 	struct signal_struct *signal = LOAD(task, signal);
-	struct pid *session = 0;
-	int nr = 0;
+	struct pid *pid = 0;
 
-	bpf_core_read(&session, sizeof(session), &signal->pids[PIDTYPE_SID]);
-	bpf_core_read(&nr, sizeof(nr), &session->numbers[0].nr);
-	return nr;
+	bpf_core_read(&pid, sizeof(pid), &signal->pids[type]);
+	return pid;
+}
+
+static __always_inline __u32 number_at(struct pid *pid, __u64 level)
+{
+	struct upid *name = name_at(pid, level);
+
+	return FOLLOW(name, nr);
+}
+
+static __always_inline void groups_fill(struct exec_record *r, struct task_struct *task)
+{
+	struct pid *self = thread_pid(task), *group = shared_pid(task, PIDTYPE_PGID),
+		   *session = shared_pid(task, PIDTYPE_SID);
+	__u64 level = FOLLOW(self, level);
+
+	r->session = number_at(session, 0);
+	r->group = number_at(group, 0);
+	r->inner_pid = number_at(self, level);
+	r->inner_group = FOLLOW(group, level) >= level ? number_at(group, level) : 0;
 }
 
 static __always_inline __u32 tty_device(struct task_struct *task)
@@ -65,14 +92,54 @@ static __always_inline __u32 tty_device(struct task_struct *task)
 	       LOAD(tty, index);
 }
 
-/* Which table of system calls the task is in, as far as the task itself tells. */
+/* Whether the task is in a 32-bit system call, which on arm64 are all that a 32-bit program makes. */
 static __always_inline bool compat_32(struct task_struct *task)
 {
 #if defined(__TARGET_ARCH_x86)
 	return LOAD(task, thread_info.status) & TS_COMPAT;
 #else
-	return false;
+	return LOAD(task, thread_info.flags) & 1ul << ARM64_TIF_32BIT;
 #endif
+}
+
+#if defined(__TARGET_ARCH_x86) && !defined(PACKETS)
+/*
+ * Where the task's registers were saved when it entered the kernel. Linux before 5.15 does not say; there they are at the top
+ * of its stack (task_pt_regs).
+ */
+static __always_inline struct pt_regs *registers_of(struct task_struct *task)
+{
+	const __u64 thread_size = 4 * 4096;
+
+#ifndef LEGACY
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return (struct pt_regs *)bpf_task_pt_regs(task);
+#endif
+	return (struct pt_regs *)((__u64)LOAD(task, stack) + thread_size - bpf_core_type_size(struct pt_regs));
+}
+
+/* An interrupt or an exception leaves other things there: numbers below 0, or small ones. */
+static __always_inline bool x32(struct task_struct *task)
+{
+	struct pt_regs *regs = registers_of(task);
+	__u64 number = FOLLOW(regs, orig_ax);
+
+	return number >> 30 == 1;
+}
+#else
+/* Programs on sockets' buffers do not get at a task's registers. */
+static __always_inline bool x32(struct task_struct *task)
+{
+	return false;
+}
+#endif
+
+/* Which table of system calls the task is in: RECORD_COMPAT_32, RECORD_X32 or 0. */
+static __always_inline __u32 abi_of(struct task_struct *task)
+{
+	if (compat_32(task))
+		return RECORD_COMPAT_32;
+	return x32(task) ? RECORD_X32 : 0;
 }
 
 static __always_inline void identity_fill(struct record_header *h, struct task_struct *task)
@@ -101,7 +168,7 @@ static __always_inline void header_fill(struct record_header *h, struct task_str
 	h->kind = kind;
 	h->boottime_ns = now;
 	h->result = 0;
-	h->flags = compat_32(task) ? RECORD_COMPAT_32 : 0;
+	h->flags = abi_of(task);
 	h->guard = 0;
 	identity_fill(h, task);
 	COPY_WORD(&h->effective_capabilities, cred, cap_effective);

@@ -43,6 +43,9 @@ enum bpf_map_type {
 #define AT_FDCWD      (-100)
 #define AT_REMOVEDIR  0x200
 
+#define F_DUPFD		 0
+#define F_DUPFD_CLOEXEC 1030
+
 #define PROT_WRITE    0x2
 #define PROT_EXEC     0x4
 #define MAP_ANONYMOUS 0x20
@@ -54,6 +57,9 @@ enum bpf_map_type {
 #define O_ACCMODE 03
 #define O_WRONLY  01
 #define O_RDWR	  02
+#define O_CREAT	  0100
+#define O_EXCL	  0200
+#define O_NOCTTY  0400
 #define O_TRUNC	  01000
 #define O_PATH	  010000000 /* asm-generic, as on x86 and arm64 */
 
@@ -75,4 +81,6 @@ enum bpf_map_type {
 /* UAPI, of which the verifier translates each access. */
 struct __sk_buff {
 	__u32 len;
+	__u32 before_sk[41];
+	__u64 sk; /* a struct bpf_sock * */
 };

@@ -21,8 +21,9 @@ const (
 	outputLog  = "output.log"
 )
 
-// bootParameters are what a VM without KVM needs to be quick and quiet; see test/vm/run.sh too.
-const bootParameters = "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off random.trust_cpu=on no_timer_check tsc=reliable"
+// bootParameters are what a VM without KVM needs to be quick and quiet; see test/vm/run.sh too. syscall.x32 switches on x32's
+// calls in those of Debian's kernels that have them.
+const bootParameters = "syscall.x32=y console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off random.trust_cpu=on no_timer_check tsc=reliable"
 
 // vm is one boot: its console goes to a file, its second serial port to us.
 type vm struct {

@@ -90,7 +90,9 @@ type Interest struct {
 	Reads  *Opens `protobuf:"bytes,2,opt,name=reads,proto3" json:"reads,omitempty"`
 	Writes *Opens `protobuf:"bytes,3,opt,name=writes,proto3" json:"writes,omitempty"`
 	// Of connect and send, if they are among the classes: to whom.
-	Peers         *Peers `protobuf:"bytes,4,opt,name=peers,proto3" json:"peers,omitempty"`
+	Peers *Peers `protobuf:"bytes,4,opt,name=peers,proto3" json:"peers,omitempty"`
+	// Of file_open, if it is among the classes: with the path as the caller wrote it (FileOpen.given_path).
+	GivenPaths    bool `protobuf:"varint,5,opt,name=given_paths,json=givenPaths,proto3" json:"given_paths,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -151,6 +153,13 @@ func (x *Interest) GetPeers() *Peers {
 		return x.Peers
 	}
 	return nil
+}
+
+func (x *Interest) GetGivenPaths() bool {
+	if x != nil {
+		return x.GivenPaths
+	}
+	return false
 }
 
 // Peers selects the far ends of connections that are made and of datagrams that are sent.
@@ -362,12 +371,14 @@ const file_palisade_collector_v1_collector_proto_rawDesc = "" +
 	"%palisade/collector/v1/collector.proto\x12\x15palisade.collector.v1\x1a!palisade/collector/v1/guard.proto\x1a\x1dpalisade/event/v1/event.proto\"\x81\x01\n" +
 	"\x13StreamEventsRequest\x12-\n" +
 	"\x12acknowledged_batch\x18\x01 \x01(\x04R\x11acknowledgedBatch\x12;\n" +
-	"\binterest\x18\x02 \x01(\v2\x1f.palisade.collector.v1.InterestR\binterest\"\xc2\x01\n" +
+	"\binterest\x18\x02 \x01(\v2\x1f.palisade.collector.v1.InterestR\binterest\"\xe3\x01\n" +
 	"\bInterest\x12\x18\n" +
 	"\aclasses\x18\x01 \x03(\tR\aclasses\x122\n" +
 	"\x05reads\x18\x02 \x01(\v2\x1c.palisade.collector.v1.OpensR\x05reads\x124\n" +
 	"\x06writes\x18\x03 \x01(\v2\x1c.palisade.collector.v1.OpensR\x06writes\x122\n" +
-	"\x05peers\x18\x04 \x01(\v2\x1c.palisade.collector.v1.PeersR\x05peers\"U\n" +
+	"\x05peers\x18\x04 \x01(\v2\x1c.palisade.collector.v1.PeersR\x05peers\x12\x1f\n" +
+	"\vgiven_paths\x18\x05 \x01(\bR\n" +
+	"givenPaths\"U\n" +
 	"\x05Peers\x12\x10\n" +
 	"\x03all\x18\x01 \x01(\bR\x03all\x12:\n" +
 	"\bnetworks\x18\x02 \x03(\v2\x1e.palisade.collector.v1.NetworkR\bnetworks\"5\n" +

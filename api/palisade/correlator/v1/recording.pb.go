@@ -193,6 +193,7 @@ type RecordedEntry struct {
 	//	*RecordedEntry_Batch
 	//	*RecordedEntry_News
 	//	*RecordedEntry_Missed
+	//	*RecordedEntry_Accounts
 	//	*RecordedEntry_Slice
 	Kind          isRecordedEntry_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -279,6 +280,15 @@ func (x *RecordedEntry) GetMissed() *Missed {
 	return nil
 }
 
+func (x *RecordedEntry) GetAccounts() *Accounts {
+	if x != nil {
+		if x, ok := x.Kind.(*RecordedEntry_Accounts); ok {
+			return x.Accounts
+		}
+	}
+	return nil
+}
+
 func (x *RecordedEntry) GetSlice() *Slice {
 	if x != nil {
 		if x, ok := x.Kind.(*RecordedEntry_Slice); ok {
@@ -308,9 +318,13 @@ type RecordedEntry_Missed struct {
 	Missed *Missed `protobuf:"bytes,5,opt,name=missed,proto3,oneof"`
 }
 
+type RecordedEntry_Accounts struct {
+	Accounts *Accounts `protobuf:"bytes,6,opt,name=accounts,proto3,oneof"`
+}
+
 type RecordedEntry_Slice struct {
 	// Of the flight recorder's files, of which it is the first entry.
-	Slice *Slice `protobuf:"bytes,6,opt,name=slice,proto3,oneof"`
+	Slice *Slice `protobuf:"bytes,7,opt,name=slice,proto3,oneof"`
 }
 
 func (*RecordedEntry_Snapshot) isRecordedEntry_Kind() {}
@@ -320,6 +334,8 @@ func (*RecordedEntry_Batch) isRecordedEntry_Kind() {}
 func (*RecordedEntry_News) isRecordedEntry_Kind() {}
 
 func (*RecordedEntry_Missed) isRecordedEntry_Kind() {}
+
+func (*RecordedEntry_Accounts) isRecordedEntry_Kind() {}
 
 func (*RecordedEntry_Slice) isRecordedEntry_Kind() {}
 
@@ -333,7 +349,9 @@ type Snapshot struct {
 	// The process tree, as events that make it anew: existing, exec and exit, in order.
 	Processes []*v1.Event `protobuf:"bytes,3,rep,name=processes,proto3" json:"processes,omitempty"`
 	// Containers that run.
-	Tasks         []*Task `protobuf:"bytes,4,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	Tasks []*Task `protobuf:"bytes,4,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// Unset if the gate has not told them.
+	Accounts      *Accounts `protobuf:"bytes,5,opt,name=accounts,proto3" json:"accounts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -396,6 +414,66 @@ func (x *Snapshot) GetTasks() []*Task {
 	return nil
 }
 
+func (x *Snapshot) GetAccounts() *Accounts {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+// Accounts are names of the host's users and groups, by id.
+type Accounts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Users         map[uint32]string      `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Groups        map[uint32]string      `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Accounts) Reset() {
+	*x = Accounts{}
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Accounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Accounts) ProtoMessage() {}
+
+func (x *Accounts) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Accounts.ProtoReflect.Descriptor instead.
+func (*Accounts) Descriptor() ([]byte, []int) {
+	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Accounts) GetUsers() map[uint32]string {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *Accounts) GetGroups() map[uint32]string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
 // RecordedBatch is a batch from the collector.
 type RecordedBatch struct {
 	state protoimpl.MessageState    `protogen:"open.v1"`
@@ -408,7 +486,7 @@ type RecordedBatch struct {
 
 func (x *RecordedBatch) Reset() {
 	*x = RecordedBatch{}
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[4]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +498,7 @@ func (x *RecordedBatch) String() string {
 func (*RecordedBatch) ProtoMessage() {}
 
 func (x *RecordedBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[4]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +511,7 @@ func (x *RecordedBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordedBatch.ProtoReflect.Descriptor instead.
 func (*RecordedBatch) Descriptor() ([]byte, []int) {
-	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{4}
+	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RecordedBatch) GetBatch() *v11.StreamEventsResponse {
@@ -464,7 +542,7 @@ type WorkloadNews struct {
 
 func (x *WorkloadNews) Reset() {
 	*x = WorkloadNews{}
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[5]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +554,7 @@ func (x *WorkloadNews) String() string {
 func (*WorkloadNews) ProtoMessage() {}
 
 func (x *WorkloadNews) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[5]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +567,7 @@ func (x *WorkloadNews) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadNews.ProtoReflect.Descriptor instead.
 func (*WorkloadNews) Descriptor() ([]byte, []int) {
-	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{5}
+	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WorkloadNews) GetRunning() []*Task {
@@ -525,7 +603,7 @@ type TaskRef struct {
 
 func (x *TaskRef) Reset() {
 	*x = TaskRef{}
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[6]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +615,7 @@ func (x *TaskRef) String() string {
 func (*TaskRef) ProtoMessage() {}
 
 func (x *TaskRef) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[6]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +628,7 @@ func (x *TaskRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskRef.ProtoReflect.Descriptor instead.
 func (*TaskRef) Descriptor() ([]byte, []int) {
-	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{6}
+	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TaskRef) GetNamespace() string {
@@ -580,7 +658,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[7]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +670,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[7]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +683,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{7}
+	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Task) GetRef() *TaskRef {
@@ -643,7 +721,7 @@ type Missed struct {
 
 func (x *Missed) Reset() {
 	*x = Missed{}
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[8]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +733,7 @@ func (x *Missed) String() string {
 func (*Missed) ProtoMessage() {}
 
 func (x *Missed) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[8]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +746,7 @@ func (x *Missed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Missed.ProtoReflect.Descriptor instead.
 func (*Missed) Descriptor() ([]byte, []int) {
-	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{8}
+	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Missed) GetBatches() uint64 {
@@ -714,7 +792,7 @@ type Slice struct {
 
 func (x *Slice) Reset() {
 	*x = Slice{}
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[9]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +804,7 @@ func (x *Slice) String() string {
 func (*Slice) ProtoMessage() {}
 
 func (x *Slice) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[9]
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +817,7 @@ func (x *Slice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slice.ProtoReflect.Descriptor instead.
 func (*Slice) Descriptor() ([]byte, []int) {
-	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{9}
+	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Slice) GetWorkload() *v12.Workload {
@@ -770,20 +848,32 @@ const file_palisade_correlator_v1_recording_proto_rawDesc = "" +
 	"&palisade/correlator/v1/recording.proto\x12\x16palisade.correlator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%palisade/collector/v1/collector.proto\x1a\x1dpalisade/event/v1/event.proto\x1a!palisade/finding/v1/finding.proto\"\x0f\n" +
 	"\rRecordRequest\"M\n" +
 	"\x0eRecordResponse\x12;\n" +
-	"\x05entry\x18\x01 \x01(\v2%.palisade.correlator.v1.RecordedEntryR\x05entry\"\xf3\x02\n" +
+	"\x05entry\x18\x01 \x01(\v2%.palisade.correlator.v1.RecordedEntryR\x05entry\"\xb3\x03\n" +
 	"\rRecordedEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12>\n" +
 	"\bsnapshot\x18\x02 \x01(\v2 .palisade.correlator.v1.SnapshotH\x00R\bsnapshot\x12=\n" +
 	"\x05batch\x18\x03 \x01(\v2%.palisade.correlator.v1.RecordedBatchH\x00R\x05batch\x12:\n" +
 	"\x04news\x18\x04 \x01(\v2$.palisade.correlator.v1.WorkloadNewsH\x00R\x04news\x128\n" +
-	"\x06missed\x18\x05 \x01(\v2\x1e.palisade.correlator.v1.MissedH\x00R\x06missed\x125\n" +
-	"\x05slice\x18\x06 \x01(\v2\x1d.palisade.correlator.v1.SliceH\x00R\x05sliceB\x06\n" +
-	"\x04kind\"\xa3\x01\n" +
+	"\x06missed\x18\x05 \x01(\v2\x1e.palisade.correlator.v1.MissedH\x00R\x06missed\x12>\n" +
+	"\baccounts\x18\x06 \x01(\v2 .palisade.correlator.v1.AccountsH\x00R\baccounts\x125\n" +
+	"\x05slice\x18\a \x01(\v2\x1d.palisade.correlator.v1.SliceH\x00R\x05sliceB\x06\n" +
+	"\x04kind\"\xe1\x01\n" +
 	"\bSnapshot\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x126\n" +
 	"\tprocesses\x18\x03 \x03(\v2\x18.palisade.event.v1.EventR\tprocesses\x122\n" +
-	"\x05tasks\x18\x04 \x03(\v2\x1c.palisade.correlator.v1.TaskR\x05tasks\"h\n" +
+	"\x05tasks\x18\x04 \x03(\v2\x1c.palisade.correlator.v1.TaskR\x05tasks\x12<\n" +
+	"\baccounts\x18\x05 \x01(\v2 .palisade.correlator.v1.AccountsR\baccounts\"\x88\x02\n" +
+	"\bAccounts\x12A\n" +
+	"\x05users\x18\x01 \x03(\v2+.palisade.correlator.v1.Accounts.UsersEntryR\x05users\x12D\n" +
+	"\x06groups\x18\x02 \x03(\v2,.palisade.correlator.v1.Accounts.GroupsEntryR\x06groups\x1a8\n" +
+	"\n" +
+	"UsersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vGroupsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"h\n" +
 	"\rRecordedBatch\x12A\n" +
 	"\x05batch\x18\x01 \x01(\v2+.palisade.collector.v1.StreamEventsResponseR\x05batch\x12\x14\n" +
 	"\x05opens\x18\x02 \x01(\bR\x05opens\"\x97\x01\n" +
@@ -833,48 +923,55 @@ func file_palisade_correlator_v1_recording_proto_rawDescGZIP() []byte {
 }
 
 var file_palisade_correlator_v1_recording_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_palisade_correlator_v1_recording_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_palisade_correlator_v1_recording_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_palisade_correlator_v1_recording_proto_goTypes = []any{
 	(MissedReason)(0),                // 0: palisade.correlator.v1.MissedReason
 	(*RecordRequest)(nil),            // 1: palisade.correlator.v1.RecordRequest
 	(*RecordResponse)(nil),           // 2: palisade.correlator.v1.RecordResponse
 	(*RecordedEntry)(nil),            // 3: palisade.correlator.v1.RecordedEntry
 	(*Snapshot)(nil),                 // 4: palisade.correlator.v1.Snapshot
-	(*RecordedBatch)(nil),            // 5: palisade.correlator.v1.RecordedBatch
-	(*WorkloadNews)(nil),             // 6: palisade.correlator.v1.WorkloadNews
-	(*TaskRef)(nil),                  // 7: palisade.correlator.v1.TaskRef
-	(*Task)(nil),                     // 8: palisade.correlator.v1.Task
-	(*Missed)(nil),                   // 9: palisade.correlator.v1.Missed
-	(*Slice)(nil),                    // 10: palisade.correlator.v1.Slice
-	(*timestamppb.Timestamp)(nil),    // 11: google.protobuf.Timestamp
-	(*v1.Event)(nil),                 // 12: palisade.event.v1.Event
-	(*v11.StreamEventsResponse)(nil), // 13: palisade.collector.v1.StreamEventsResponse
-	(*v12.Workload)(nil),             // 14: palisade.finding.v1.Workload
+	(*Accounts)(nil),                 // 5: palisade.correlator.v1.Accounts
+	(*RecordedBatch)(nil),            // 6: palisade.correlator.v1.RecordedBatch
+	(*WorkloadNews)(nil),             // 7: palisade.correlator.v1.WorkloadNews
+	(*TaskRef)(nil),                  // 8: palisade.correlator.v1.TaskRef
+	(*Task)(nil),                     // 9: palisade.correlator.v1.Task
+	(*Missed)(nil),                   // 10: palisade.correlator.v1.Missed
+	(*Slice)(nil),                    // 11: palisade.correlator.v1.Slice
+	nil,                              // 12: palisade.correlator.v1.Accounts.UsersEntry
+	nil,                              // 13: palisade.correlator.v1.Accounts.GroupsEntry
+	(*timestamppb.Timestamp)(nil),    // 14: google.protobuf.Timestamp
+	(*v1.Event)(nil),                 // 15: palisade.event.v1.Event
+	(*v11.StreamEventsResponse)(nil), // 16: palisade.collector.v1.StreamEventsResponse
+	(*v12.Workload)(nil),             // 17: palisade.finding.v1.Workload
 }
 var file_palisade_correlator_v1_recording_proto_depIdxs = []int32{
 	3,  // 0: palisade.correlator.v1.RecordResponse.entry:type_name -> palisade.correlator.v1.RecordedEntry
-	11, // 1: palisade.correlator.v1.RecordedEntry.time:type_name -> google.protobuf.Timestamp
+	14, // 1: palisade.correlator.v1.RecordedEntry.time:type_name -> google.protobuf.Timestamp
 	4,  // 2: palisade.correlator.v1.RecordedEntry.snapshot:type_name -> palisade.correlator.v1.Snapshot
-	5,  // 3: palisade.correlator.v1.RecordedEntry.batch:type_name -> palisade.correlator.v1.RecordedBatch
-	6,  // 4: palisade.correlator.v1.RecordedEntry.news:type_name -> palisade.correlator.v1.WorkloadNews
-	9,  // 5: palisade.correlator.v1.RecordedEntry.missed:type_name -> palisade.correlator.v1.Missed
-	10, // 6: palisade.correlator.v1.RecordedEntry.slice:type_name -> palisade.correlator.v1.Slice
-	12, // 7: palisade.correlator.v1.Snapshot.processes:type_name -> palisade.event.v1.Event
-	8,  // 8: palisade.correlator.v1.Snapshot.tasks:type_name -> palisade.correlator.v1.Task
-	13, // 9: palisade.correlator.v1.RecordedBatch.batch:type_name -> palisade.collector.v1.StreamEventsResponse
-	8,  // 10: palisade.correlator.v1.WorkloadNews.running:type_name -> palisade.correlator.v1.Task
-	7,  // 11: palisade.correlator.v1.WorkloadNews.gone:type_name -> palisade.correlator.v1.TaskRef
-	7,  // 12: palisade.correlator.v1.Task.ref:type_name -> palisade.correlator.v1.TaskRef
-	14, // 13: palisade.correlator.v1.Task.workload:type_name -> palisade.finding.v1.Workload
-	0,  // 14: palisade.correlator.v1.Missed.reason:type_name -> palisade.correlator.v1.MissedReason
-	14, // 15: palisade.correlator.v1.Slice.workload:type_name -> palisade.finding.v1.Workload
-	1,  // 16: palisade.correlator.v1.RecordingService.Record:input_type -> palisade.correlator.v1.RecordRequest
-	2,  // 17: palisade.correlator.v1.RecordingService.Record:output_type -> palisade.correlator.v1.RecordResponse
-	17, // [17:18] is the sub-list for method output_type
-	16, // [16:17] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	6,  // 3: palisade.correlator.v1.RecordedEntry.batch:type_name -> palisade.correlator.v1.RecordedBatch
+	7,  // 4: palisade.correlator.v1.RecordedEntry.news:type_name -> palisade.correlator.v1.WorkloadNews
+	10, // 5: palisade.correlator.v1.RecordedEntry.missed:type_name -> palisade.correlator.v1.Missed
+	5,  // 6: palisade.correlator.v1.RecordedEntry.accounts:type_name -> palisade.correlator.v1.Accounts
+	11, // 7: palisade.correlator.v1.RecordedEntry.slice:type_name -> palisade.correlator.v1.Slice
+	15, // 8: palisade.correlator.v1.Snapshot.processes:type_name -> palisade.event.v1.Event
+	9,  // 9: palisade.correlator.v1.Snapshot.tasks:type_name -> palisade.correlator.v1.Task
+	5,  // 10: palisade.correlator.v1.Snapshot.accounts:type_name -> palisade.correlator.v1.Accounts
+	12, // 11: palisade.correlator.v1.Accounts.users:type_name -> palisade.correlator.v1.Accounts.UsersEntry
+	13, // 12: palisade.correlator.v1.Accounts.groups:type_name -> palisade.correlator.v1.Accounts.GroupsEntry
+	16, // 13: palisade.correlator.v1.RecordedBatch.batch:type_name -> palisade.collector.v1.StreamEventsResponse
+	9,  // 14: palisade.correlator.v1.WorkloadNews.running:type_name -> palisade.correlator.v1.Task
+	8,  // 15: palisade.correlator.v1.WorkloadNews.gone:type_name -> palisade.correlator.v1.TaskRef
+	8,  // 16: palisade.correlator.v1.Task.ref:type_name -> palisade.correlator.v1.TaskRef
+	17, // 17: palisade.correlator.v1.Task.workload:type_name -> palisade.finding.v1.Workload
+	0,  // 18: palisade.correlator.v1.Missed.reason:type_name -> palisade.correlator.v1.MissedReason
+	17, // 19: palisade.correlator.v1.Slice.workload:type_name -> palisade.finding.v1.Workload
+	1,  // 20: palisade.correlator.v1.RecordingService.Record:input_type -> palisade.correlator.v1.RecordRequest
+	2,  // 21: palisade.correlator.v1.RecordingService.Record:output_type -> palisade.correlator.v1.RecordResponse
+	21, // [21:22] is the sub-list for method output_type
+	20, // [20:21] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_palisade_correlator_v1_recording_proto_init() }
@@ -887,6 +984,7 @@ func file_palisade_correlator_v1_recording_proto_init() {
 		(*RecordedEntry_Batch)(nil),
 		(*RecordedEntry_News)(nil),
 		(*RecordedEntry_Missed)(nil),
+		(*RecordedEntry_Accounts)(nil),
 		(*RecordedEntry_Slice)(nil),
 	}
 	type x struct{}
@@ -895,7 +993,7 @@ func file_palisade_correlator_v1_recording_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_correlator_v1_recording_proto_rawDesc), len(file_palisade_correlator_v1_recording_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

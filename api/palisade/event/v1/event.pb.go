@@ -81,16 +81,19 @@ func (PathSource) EnumDescriptor() ([]byte, []int) {
 	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{0}
 }
 
-// Abi is the table a system call came through.
+// Abi is the table that the system call came through in which an event happened; of an exec, the table of the program that runs
+// now. What happens in no system call of the process's own, in an io_uring's worker or at the end of a process that a signal
+// killed, is told as native.
 type Abi int32
 
 const (
 	Abi_ABI_UNSPECIFIED Abi = 0
 	// The kernel's own: x86-64 or arm64.
 	Abi_ABI_NATIVE Abi = 1
-	// A 32-bit program's: ia32 on x86-64 (TS_COMPAT), AArch32 on arm64.
+	// A 32-bit program's: ia32 on x86-64 (TS_COMPAT), AArch32 on arm64. In the tier tracepoint of arm64 what such a program's calls
+	// do is not seen, but for its processes, signals and DNS.
 	Abi_ABI_COMPAT_32 Abi = 2
-	// x32 (__X32_SYSCALL_BIT), which no ordinary program uses.
+	// x32 (__X32_SYSCALL_BIT), which no ordinary program uses. DNS messages of such a call are told as native.
 	Abi_ABI_X32 Abi = 3
 )
 
@@ -135,6 +138,67 @@ func (x Abi) Number() protoreflect.EnumNumber {
 // Deprecated: Use Abi.Descriptor instead.
 func (Abi) EnumDescriptor() ([]byte, []int) {
 	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{1}
+}
+
+// DuplicateCall is the system call that duplicated a descriptor.
+type DuplicateCall int32
+
+const (
+	DuplicateCall_DUPLICATE_CALL_UNSPECIFIED DuplicateCall = 0
+	DuplicateCall_DUPLICATE_CALL_DUP         DuplicateCall = 1
+	DuplicateCall_DUPLICATE_CALL_DUP2        DuplicateCall = 2
+	DuplicateCall_DUPLICATE_CALL_DUP3        DuplicateCall = 3
+	// fcntl(2) with F_DUPFD or F_DUPFD_CLOEXEC.
+	DuplicateCall_DUPLICATE_CALL_FCNTL DuplicateCall = 4
+	// pidfd_getfd(2).
+	DuplicateCall_DUPLICATE_CALL_PIDFD_GETFD DuplicateCall = 5
+)
+
+// Enum value maps for DuplicateCall.
+var (
+	DuplicateCall_name = map[int32]string{
+		0: "DUPLICATE_CALL_UNSPECIFIED",
+		1: "DUPLICATE_CALL_DUP",
+		2: "DUPLICATE_CALL_DUP2",
+		3: "DUPLICATE_CALL_DUP3",
+		4: "DUPLICATE_CALL_FCNTL",
+		5: "DUPLICATE_CALL_PIDFD_GETFD",
+	}
+	DuplicateCall_value = map[string]int32{
+		"DUPLICATE_CALL_UNSPECIFIED": 0,
+		"DUPLICATE_CALL_DUP":         1,
+		"DUPLICATE_CALL_DUP2":        2,
+		"DUPLICATE_CALL_DUP3":        3,
+		"DUPLICATE_CALL_FCNTL":       4,
+		"DUPLICATE_CALL_PIDFD_GETFD": 5,
+	}
+)
+
+func (x DuplicateCall) Enum() *DuplicateCall {
+	p := new(DuplicateCall)
+	*p = x
+	return p
+}
+
+func (x DuplicateCall) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DuplicateCall) Descriptor() protoreflect.EnumDescriptor {
+	return file_palisade_event_v1_event_proto_enumTypes[2].Descriptor()
+}
+
+func (DuplicateCall) Type() protoreflect.EnumType {
+	return &file_palisade_event_v1_event_proto_enumTypes[2]
+}
+
+func (x DuplicateCall) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DuplicateCall.Descriptor instead.
+func (DuplicateCall) EnumDescriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{2}
 }
 
 // FileOperation is what a FileChange did.
@@ -210,11 +274,11 @@ func (x FileOperation) String() string {
 }
 
 func (FileOperation) Descriptor() protoreflect.EnumDescriptor {
-	return file_palisade_event_v1_event_proto_enumTypes[2].Descriptor()
+	return file_palisade_event_v1_event_proto_enumTypes[3].Descriptor()
 }
 
 func (FileOperation) Type() protoreflect.EnumType {
-	return &file_palisade_event_v1_event_proto_enumTypes[2]
+	return &file_palisade_event_v1_event_proto_enumTypes[3]
 }
 
 func (x FileOperation) Number() protoreflect.EnumNumber {
@@ -223,7 +287,7 @@ func (x FileOperation) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FileOperation.Descriptor instead.
 func (FileOperation) EnumDescriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{2}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{3}
 }
 
 // MemoryOperation is what a Memory did.
@@ -266,11 +330,11 @@ func (x MemoryOperation) String() string {
 }
 
 func (MemoryOperation) Descriptor() protoreflect.EnumDescriptor {
-	return file_palisade_event_v1_event_proto_enumTypes[3].Descriptor()
+	return file_palisade_event_v1_event_proto_enumTypes[4].Descriptor()
 }
 
 func (MemoryOperation) Type() protoreflect.EnumType {
-	return &file_palisade_event_v1_event_proto_enumTypes[3]
+	return &file_palisade_event_v1_event_proto_enumTypes[4]
 }
 
 func (x MemoryOperation) Number() protoreflect.EnumNumber {
@@ -279,7 +343,7 @@ func (x MemoryOperation) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemoryOperation.Descriptor instead.
 func (MemoryOperation) EnumDescriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{3}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{4}
 }
 
 // SocketOperation is what a Socket did.
@@ -327,11 +391,11 @@ func (x SocketOperation) String() string {
 }
 
 func (SocketOperation) Descriptor() protoreflect.EnumDescriptor {
-	return file_palisade_event_v1_event_proto_enumTypes[4].Descriptor()
+	return file_palisade_event_v1_event_proto_enumTypes[5].Descriptor()
 }
 
 func (SocketOperation) Type() protoreflect.EnumType {
-	return &file_palisade_event_v1_event_proto_enumTypes[4]
+	return &file_palisade_event_v1_event_proto_enumTypes[5]
 }
 
 func (x SocketOperation) Number() protoreflect.EnumNumber {
@@ -340,7 +404,7 @@ func (x SocketOperation) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SocketOperation.Descriptor instead.
 func (SocketOperation) EnumDescriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{4}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{5}
 }
 
 // PrivilegeOperation is what a Privilege did; beside each, what arguments holds, in order.
@@ -435,11 +499,11 @@ func (x PrivilegeOperation) String() string {
 }
 
 func (PrivilegeOperation) Descriptor() protoreflect.EnumDescriptor {
-	return file_palisade_event_v1_event_proto_enumTypes[5].Descriptor()
+	return file_palisade_event_v1_event_proto_enumTypes[6].Descriptor()
 }
 
 func (PrivilegeOperation) Type() protoreflect.EnumType {
-	return &file_palisade_event_v1_event_proto_enumTypes[5]
+	return &file_palisade_event_v1_event_proto_enumTypes[6]
 }
 
 func (x PrivilegeOperation) Number() protoreflect.EnumNumber {
@@ -448,7 +512,7 @@ func (x PrivilegeOperation) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PrivilegeOperation.Descriptor instead.
 func (PrivilegeOperation) EnumDescriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{5}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
 // LossReason says why a record is missing.
@@ -498,11 +562,11 @@ func (x LossReason) String() string {
 }
 
 func (LossReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_palisade_event_v1_event_proto_enumTypes[6].Descriptor()
+	return file_palisade_event_v1_event_proto_enumTypes[7].Descriptor()
 }
 
 func (LossReason) Type() protoreflect.EnumType {
-	return &file_palisade_event_v1_event_proto_enumTypes[6]
+	return &file_palisade_event_v1_event_proto_enumTypes[7]
 }
 
 func (x LossReason) Number() protoreflect.EnumNumber {
@@ -511,7 +575,7 @@ func (x LossReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LossReason.Descriptor instead.
 func (LossReason) EnumDescriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{6}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{7}
 }
 
 // ProcessKey names one process for as long as the node runs. A pid alone is reused; with the start time it
@@ -866,7 +930,7 @@ type Event struct {
 	Credentials *Credentials `protobuf:"bytes,9,opt,name=credentials,proto3" json:"credentials,omitempty"`
 	// task_struct.comm: at most 15 bytes, chosen by the process itself, so never evidence.
 	Comm string `protobuf:"bytes,10,opt,name=comm,proto3" json:"comm,omitempty"`
-	// How the process entered the kernel, as far as the event's hook can tell.
+	// How the process entered the kernel.
 	Abi Abi `protobuf:"varint,11,opt,name=abi,proto3,enum=palisade.event.v1.Abi" json:"abi,omitempty"`
 	// What the operation ended with: 0 or more, or a negative errno. Meaningful only if result_known: a hook that
 	// fires before the operation cannot know it.
@@ -879,7 +943,7 @@ type Event struct {
 	// The guard that stood in the way (collector.v1.Guard.id), 0 if none did. The operation was denied, and result is
 	// -EPERM; or, where the tier cannot deny, it was done and the process killed. 4294967295 is no guard's: while there are
 	// guards, it stands for what the kernel could not judge. That was denied, but for a DNS question in which no name can be
-	// found: it went out, and result is not known.
+	// found though it is there to its end: it went out, and result is not known.
 	Guard  uint32 `protobuf:"varint,16,opt,name=guard,proto3" json:"guard,omitempty"`
 	Killed bool   `protobuf:"varint,17,opt,name=killed,proto3" json:"killed,omitempty"`
 	// The cgroup of the workload that the task belongs to, as registered (collector.v1.WorkloadService): cgroup_id or the nearest
@@ -905,6 +969,7 @@ type Event struct {
 	//	*Event_Privilege
 	//	*Event_IoUring
 	//	*Event_SyscallsUsed
+	//	*Event_Duplicate
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1235,6 +1300,15 @@ func (x *Event) GetSyscallsUsed() *SyscallsUsed {
 	return nil
 }
 
+func (x *Event) GetDuplicate() *Duplicate {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Duplicate); ok {
+			return x.Duplicate
+		}
+	}
+	return nil
+}
+
 type isEvent_Kind interface {
 	isEvent_Kind()
 }
@@ -1313,6 +1387,10 @@ type Event_SyscallsUsed struct {
 	SyscallsUsed *SyscallsUsed `protobuf:"bytes,37,opt,name=syscalls_used,json=syscallsUsed,proto3,oneof"`
 }
 
+type Event_Duplicate struct {
+	Duplicate *Duplicate `protobuf:"bytes,38,opt,name=duplicate,proto3,oneof"`
+}
+
 func (*Event_Exec) isEvent_Kind() {}
 
 func (*Event_Fork) isEvent_Kind() {}
@@ -1349,6 +1427,8 @@ func (*Event_IoUring) isEvent_Kind() {}
 
 func (*Event_SyscallsUsed) isEvent_Kind() {}
 
+func (*Event_Duplicate) isEvent_Kind() {}
+
 // Exec is a program that replaced the process's image (sched_process_exec) or, as Event.existing, the image it
 // had when the collector started; of that nobody knows any more what the exec was asked for and what its file gave.
 type Exec struct {
@@ -1383,7 +1463,18 @@ type Exec struct {
 	// changed as well, nor of root, who has them anyway.
 	FileCapabilities bool `protobuf:"varint,13,opt,name=file_capabilities,json=fileCapabilities,proto3" json:"file_capabilities,omitempty"`
 	// True if the kernel tells the program that it runs with more privilege than its caller (AT_SECURE, linux_binprm.secureexec).
-	Secure        bool `protobuf:"varint,14,opt,name=secure,proto3" json:"secure,omitempty"`
+	Secure bool `protobuf:"varint,14,opt,name=secure,proto3" json:"secure,omitempty"`
+	// When exe's inode was last changed, and when its bytes were (st_ctim and st_mtim of stat(2)), as the file system kept it at the
+	// time of the event: nanoseconds since 1970 by the machine's clock. Its owner can set the second, and nobody the first but by
+	// setting the clock. Zero means not known.
+	ExeCtimeNs int64 `protobuf:"varint,15,opt,name=exe_ctime_ns,json=exeCtimeNs,proto3" json:"exe_ctime_ns,omitempty"`
+	ExeMtimeNs int64 `protobuf:"varint,16,opt,name=exe_mtime_ns,json=exeMtimeNs,proto3" json:"exe_mtime_ns,omitempty"`
+	// Process group's leader's pid in the initial pid namespace.
+	Group uint32 `protobuf:"varint,17,opt,name=group,proto3" json:"group,omitempty"`
+	// The process's pid and its group's leader's as the process's own pid namespace numbers them. The group is zero if its leader is of
+	// an outer namespace.
+	InnerPid      uint32 `protobuf:"varint,18,opt,name=inner_pid,json=innerPid,proto3" json:"inner_pid,omitempty"`
+	InnerGroup    uint32 `protobuf:"varint,19,opt,name=inner_group,json=innerGroup,proto3" json:"inner_group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1516,6 +1607,41 @@ func (x *Exec) GetSecure() bool {
 	return false
 }
 
+func (x *Exec) GetExeCtimeNs() int64 {
+	if x != nil {
+		return x.ExeCtimeNs
+	}
+	return 0
+}
+
+func (x *Exec) GetExeMtimeNs() int64 {
+	if x != nil {
+		return x.ExeMtimeNs
+	}
+	return 0
+}
+
+func (x *Exec) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *Exec) GetInnerPid() uint32 {
+	if x != nil {
+		return x.InnerPid
+	}
+	return 0
+}
+
+func (x *Exec) GetInnerGroup() uint32 {
+	if x != nil {
+		return x.InnerGroup
+	}
+	return 0
+}
+
 // Fork made the child; the event's process is the parent.
 type Fork struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1621,9 +1747,20 @@ type FileOpen struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	File  *File                  `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	// open(2) flags as the kernel keeps them (file.f_flags).
-	Flags         uint32 `protobuf:"varint,2,opt,name=flags,proto3" json:"flags,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Flags uint32 `protobuf:"varint,2,opt,name=flags,proto3" json:"flags,omitempty"`
+	// The path as the caller wrote it: relative, with "..", through symbolic links. Only if an interest asks for it
+	// (collector.v1.Interest.given_paths).
+	GivenPath string `protobuf:"bytes,3,opt,name=given_path,json=givenPath,proto3" json:"given_path,omitempty"`
+	// Argument if it was read from the caller's memory when the call was over (tier tracepoint): another thread may have put any other
+	// there. Kernel if it is the copy from which the kernel looked the file up (nameidata.name; tiers lsm and modify-return), which
+	// io_uring's opens have, too. Unspecified if nobody asked, or if there is none: open_by_handle_at names no file.
+	GivenPathSource PathSource `protobuf:"varint,4,opt,name=given_path_source,json=givenPathSource,proto3,enum=palisade.event.v1.PathSource" json:"given_path_source,omitempty"`
+	// True if it was longer than PATH_MAX (4096 bytes), which no open takes: then somebody changed it in between.
+	GivenPathTruncated bool `protobuf:"varint,5,opt,name=given_path_truncated,json=givenPathTruncated,proto3" json:"given_path_truncated,omitempty"`
+	// True if it could not be read (paged out, or unmapped since); given_path is then missing, not empty.
+	GivenPathUnreadable bool `protobuf:"varint,6,opt,name=given_path_unreadable,json=givenPathUnreadable,proto3" json:"given_path_unreadable,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *FileOpen) Reset() {
@@ -1668,6 +1805,34 @@ func (x *FileOpen) GetFlags() uint32 {
 		return x.Flags
 	}
 	return 0
+}
+
+func (x *FileOpen) GetGivenPath() string {
+	if x != nil {
+		return x.GivenPath
+	}
+	return ""
+}
+
+func (x *FileOpen) GetGivenPathSource() PathSource {
+	if x != nil {
+		return x.GivenPathSource
+	}
+	return PathSource_PATH_SOURCE_UNSPECIFIED
+}
+
+func (x *FileOpen) GetGivenPathTruncated() bool {
+	if x != nil {
+		return x.GivenPathTruncated
+	}
+	return false
+}
+
+func (x *FileOpen) GetGivenPathUnreadable() bool {
+	if x != nil {
+		return x.GivenPathUnreadable
+	}
+	return false
 }
 
 // SocketAddress is one end of a connection.
@@ -1883,6 +2048,117 @@ func (x *Accept) GetRemote() *SocketAddress {
 	return nil
 }
 
+// Duplicate is a socket that became a standard stream (descriptor 0, 1 or 2) of the process: what hands a program to whoever is at
+// the other end of a connection. Event.result is the descriptor it became. Every other duplicate of a descriptor is filtered in the
+// kernel: one that is no socket, one of a unix socket (AF_UNIX), through which programs of one machine speak to each other, and one
+// in any other place.
+type Duplicate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Call  DuplicateCall          `protobuf:"varint,1,opt,name=call,proto3,enum=palisade.event.v1.DuplicateCall" json:"call,omitempty"`
+	// The descriptor that was duplicated; of a pidfd_getfd another process's.
+	Source int32 `protobuf:"varint,2,opt,name=source,proto3" json:"source,omitempty"`
+	// AF_INET is 2, AF_INET6 is 10, AF_VSOCK is 40.
+	Family uint32 `protobuf:"varint,3,opt,name=family,proto3" json:"family,omitempty"`
+	// SOCK_STREAM is 1, SOCK_DGRAM 2, SOCK_RAW 3.
+	Type uint32 `protobuf:"varint,4,opt,name=type,proto3" json:"type,omitempty"`
+	// IPPROTO_*, or the family's own.
+	Protocol uint32 `protobuf:"varint,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Both ends as the kernel's socket has them (struct sock); absent if the family is not of IP, zero if there is no such end.
+	Local  *SocketAddress `protobuf:"bytes,6,opt,name=local,proto3" json:"local,omitempty"`
+	Remote *SocketAddress `protobuf:"bytes,7,opt,name=remote,proto3" json:"remote,omitempty"`
+	// True if the connection is one that came in: the socket is what a listener made, or the listener (sock.sk_max_ack_backlog, which
+	// is zero of a listener with a backlog of 0).
+	Accepted      bool `protobuf:"varint,8,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Duplicate) Reset() {
+	*x = Duplicate{}
+	mi := &file_palisade_event_v1_event_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Duplicate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Duplicate) ProtoMessage() {}
+
+func (x *Duplicate) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_event_v1_event_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Duplicate.ProtoReflect.Descriptor instead.
+func (*Duplicate) Descriptor() ([]byte, []int) {
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Duplicate) GetCall() DuplicateCall {
+	if x != nil {
+		return x.Call
+	}
+	return DuplicateCall_DUPLICATE_CALL_UNSPECIFIED
+}
+
+func (x *Duplicate) GetSource() int32 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
+func (x *Duplicate) GetFamily() uint32 {
+	if x != nil {
+		return x.Family
+	}
+	return 0
+}
+
+func (x *Duplicate) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *Duplicate) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *Duplicate) GetLocal() *SocketAddress {
+	if x != nil {
+		return x.Local
+	}
+	return nil
+}
+
+func (x *Duplicate) GetRemote() *SocketAddress {
+	if x != nil {
+		return x.Remote
+	}
+	return nil
+}
+
+func (x *Duplicate) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
 // ExecFailed is an exec that did not happen. Event.result has the errno.
 type ExecFailed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1894,7 +2170,7 @@ type ExecFailed struct {
 
 func (x *ExecFailed) Reset() {
 	*x = ExecFailed{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[12]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +2182,7 @@ func (x *ExecFailed) String() string {
 func (*ExecFailed) ProtoMessage() {}
 
 func (x *ExecFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[12]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2195,7 @@ func (x *ExecFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecFailed.ProtoReflect.Descriptor instead.
 func (*ExecFailed) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{12}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecFailed) GetFile() *File {
@@ -1942,7 +2218,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[13]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2230,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[13]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2243,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Signal) GetNumber() uint32 {
@@ -2012,7 +2288,7 @@ type FileChange struct {
 
 func (x *FileChange) Reset() {
 	*x = FileChange{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[14]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2300,7 @@ func (x *FileChange) String() string {
 func (*FileChange) ProtoMessage() {}
 
 func (x *FileChange) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[14]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2313,7 @@ func (x *FileChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileChange.ProtoReflect.Descriptor instead.
 func (*FileChange) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FileChange) GetOperation() FileOperation {
@@ -2128,7 +2404,7 @@ type Memory struct {
 
 func (x *Memory) Reset() {
 	*x = Memory{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[15]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2416,7 @@ func (x *Memory) String() string {
 func (*Memory) ProtoMessage() {}
 
 func (x *Memory) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[15]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2429,7 @@ func (x *Memory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memory.ProtoReflect.Descriptor instead.
 func (*Memory) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{15}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Memory) GetOperation() MemoryOperation {
@@ -2213,7 +2489,7 @@ type Socket struct {
 
 func (x *Socket) Reset() {
 	*x = Socket{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[16]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2501,7 @@ func (x *Socket) String() string {
 func (*Socket) ProtoMessage() {}
 
 func (x *Socket) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[16]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2514,7 @@ func (x *Socket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Socket.ProtoReflect.Descriptor instead.
 func (*Socket) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{16}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Socket) GetOperation() SocketOperation {
@@ -2290,7 +2566,9 @@ func (x *Socket) GetAddressSource() PathSource {
 	return PathSource_PATH_SOURCE_UNSPECIFIED
 }
 
-// Dns is one DNS message over UDP, port 53, seen at the edge of the host's or container's network (cgroup_skb).
+// Dns is one DNS message over UDP or TCP, port 53, seen at the edge of the host's or container's network (cgroup_skb). Over TCP
+// it is looked at in the segment in which it begins; its two octets of length may be in one before. The event's process is who
+// used the connection last. Answers that come in out of order, and messages behind the 64th of a segment, are counted as lost.
 type Dns struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// False for a question, true for an answer.
@@ -2302,19 +2580,21 @@ type Dns struct {
 	ResponseCode uint32         `protobuf:"varint,4,opt,name=response_code,json=responseCode,proto3" json:"response_code,omitempty"`
 	Server       *SocketAddress `protobuf:"bytes,5,opt,name=server,proto3" json:"server,omitempty"`
 	Client       *SocketAddress `protobuf:"bytes,6,opt,name=client,proto3" json:"client,omitempty"`
-	// True if the message was longer than the record holds (1024 bytes).
+	// True if the message was longer than the record holds (1024 bytes), or went on in another segment.
 	Truncated bool `protobuf:"varint,7,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// True if it could not be parsed as RFC 1035 says; what could be is there.
 	Malformed bool `protobuf:"varint,8,opt,name=malformed,proto3" json:"malformed,omitempty"`
 	// Id that joins question and answer.
-	Id            uint32 `protobuf:"varint,9,opt,name=id,proto3" json:"id,omitempty"`
+	Id uint32 `protobuf:"varint,9,opt,name=id,proto3" json:"id,omitempty"`
+	// IPPROTO_UDP is 17, IPPROTO_TCP is 6; 0 in recordings of collectors that saw UDP only.
+	Protocol      uint32 `protobuf:"varint,10,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Dns) Reset() {
 	*x = Dns{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[17]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2606,7 @@ func (x *Dns) String() string {
 func (*Dns) ProtoMessage() {}
 
 func (x *Dns) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[17]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2619,7 @@ func (x *Dns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dns.ProtoReflect.Descriptor instead.
 func (*Dns) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Dns) GetResponse() bool {
@@ -2405,6 +2685,13 @@ func (x *Dns) GetId() uint32 {
 	return 0
 }
 
+func (x *Dns) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
 // DnsQuestion is a name and what is asked of it.
 type DnsQuestion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2417,7 +2704,7 @@ type DnsQuestion struct {
 
 func (x *DnsQuestion) Reset() {
 	*x = DnsQuestion{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[18]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2716,7 @@ func (x *DnsQuestion) String() string {
 func (*DnsQuestion) ProtoMessage() {}
 
 func (x *DnsQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[18]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2729,7 @@ func (x *DnsQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsQuestion.ProtoReflect.Descriptor instead.
 func (*DnsQuestion) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{18}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DnsQuestion) GetName() string {
@@ -2474,7 +2761,7 @@ type DnsAnswer struct {
 
 func (x *DnsAnswer) Reset() {
 	*x = DnsAnswer{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[19]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2486,7 +2773,7 @@ func (x *DnsAnswer) String() string {
 func (*DnsAnswer) ProtoMessage() {}
 
 func (x *DnsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[19]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2499,7 +2786,7 @@ func (x *DnsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsAnswer.ProtoReflect.Descriptor instead.
 func (*DnsAnswer) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{19}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DnsAnswer) GetName() string {
@@ -2544,7 +2831,7 @@ type Privilege struct {
 
 func (x *Privilege) Reset() {
 	*x = Privilege{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[20]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2843,7 @@ func (x *Privilege) String() string {
 func (*Privilege) ProtoMessage() {}
 
 func (x *Privilege) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[20]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2856,7 @@ func (x *Privilege) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Privilege.ProtoReflect.Descriptor instead.
 func (*Privilege) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{20}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Privilege) GetOperation() PrivilegeOperation {
@@ -2611,7 +2898,7 @@ type IoUring struct {
 
 func (x *IoUring) Reset() {
 	*x = IoUring{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[21]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +2910,7 @@ func (x *IoUring) String() string {
 func (*IoUring) ProtoMessage() {}
 
 func (x *IoUring) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[21]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +2923,7 @@ func (x *IoUring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IoUring.ProtoReflect.Descriptor instead.
 func (*IoUring) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{21}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *IoUring) GetOpcode() uint32 {
@@ -2660,7 +2947,7 @@ type SyscallsUsed struct {
 
 func (x *SyscallsUsed) Reset() {
 	*x = SyscallsUsed{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[22]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +2959,7 @@ func (x *SyscallsUsed) String() string {
 func (*SyscallsUsed) ProtoMessage() {}
 
 func (x *SyscallsUsed) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[22]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +2972,7 @@ func (x *SyscallsUsed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyscallsUsed.ProtoReflect.Descriptor instead.
 func (*SyscallsUsed) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SyscallsUsed) GetNumbers() []uint32 {
@@ -2711,7 +2998,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[23]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +3010,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[23]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +3023,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{23}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Loss) GetClass() string {
@@ -2783,7 +3070,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_palisade_event_v1_event_proto_msgTypes[24]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +3082,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_event_v1_event_proto_msgTypes[24]
+	mi := &file_palisade_event_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +3095,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{24}
+	return file_palisade_event_v1_event_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Started) GetTier() string {
@@ -2865,7 +3152,7 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\reffective_uid\x18\x03 \x01(\rR\feffectiveUid\x12#\n" +
 	"\reffective_gid\x18\x04 \x01(\rR\feffectiveGid\x12\x1b\n" +
 	"\tlogin_uid\x18\x05 \x01(\rR\bloginUid\x125\n" +
-	"\x16effective_capabilities\x18\x06 \x01(\x04R\x15effectiveCapabilities\"\x83\r\n" +
+	"\x16effective_capabilities\x18\x06 \x01(\x04R\x15effectiveCapabilities\"\xc1\r\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vboottime_ns\x18\x02 \x01(\x04R\n" +
@@ -2908,8 +3195,9 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x03dns\x18\" \x01(\v2\x16.palisade.event.v1.DnsH\x00R\x03dns\x12<\n" +
 	"\tprivilege\x18# \x01(\v2\x1c.palisade.event.v1.PrivilegeH\x00R\tprivilege\x127\n" +
 	"\bio_uring\x18$ \x01(\v2\x1a.palisade.event.v1.IoUringH\x00R\aioUring\x12F\n" +
-	"\rsyscalls_used\x18% \x01(\v2\x1f.palisade.event.v1.SyscallsUsedH\x00R\fsyscallsUsedB\x06\n" +
-	"\x04kind\"\xba\x03\n" +
+	"\rsyscalls_used\x18% \x01(\v2\x1f.palisade.event.v1.SyscallsUsedH\x00R\fsyscallsUsed\x12<\n" +
+	"\tduplicate\x18& \x01(\v2\x1c.palisade.event.v1.DuplicateH\x00R\tduplicateB\x06\n" +
+	"\x04kind\"\xd2\x04\n" +
 	"\x04Exec\x12)\n" +
 	"\x03exe\x18\x01 \x01(\v2\x17.palisade.event.v1.FileR\x03exe\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\tR\x04argv\x12%\n" +
@@ -2926,16 +3214,29 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06setuid\x18\v \x01(\bR\x06setuid\x12\x16\n" +
 	"\x06setgid\x18\f \x01(\bR\x06setgid\x12+\n" +
 	"\x11file_capabilities\x18\r \x01(\bR\x10fileCapabilities\x12\x16\n" +
-	"\x06secure\x18\x0e \x01(\bR\x06secure\"c\n" +
+	"\x06secure\x18\x0e \x01(\bR\x06secure\x12 \n" +
+	"\fexe_ctime_ns\x18\x0f \x01(\x03R\n" +
+	"exeCtimeNs\x12 \n" +
+	"\fexe_mtime_ns\x18\x10 \x01(\x03R\n" +
+	"exeMtimeNs\x12\x14\n" +
+	"\x05group\x18\x11 \x01(\rR\x05group\x12\x1b\n" +
+	"\tinner_pid\x18\x12 \x01(\rR\binnerPid\x12\x1f\n" +
+	"\vinner_group\x18\x13 \x01(\rR\n" +
+	"innerGroup\"c\n" +
 	"\x04Fork\x123\n" +
 	"\x05child\x18\x01 \x01(\v2\x1d.palisade.event.v1.ProcessKeyR\x05child\x12&\n" +
 	"\x0fchild_cgroup_id\x18\x02 \x01(\x04R\rchildCgroupId\"'\n" +
 	"\x04Exit\x12\x1f\n" +
 	"\vwait_status\x18\x01 \x01(\rR\n" +
-	"waitStatus\"M\n" +
+	"waitStatus\"\x9d\x02\n" +
 	"\bFileOpen\x12+\n" +
 	"\x04file\x18\x01 \x01(\v2\x17.palisade.event.v1.FileR\x04file\x12\x14\n" +
-	"\x05flags\x18\x02 \x01(\rR\x05flags\"3\n" +
+	"\x05flags\x18\x02 \x01(\rR\x05flags\x12\x1d\n" +
+	"\n" +
+	"given_path\x18\x03 \x01(\tR\tgivenPath\x12I\n" +
+	"\x11given_path_source\x18\x04 \x01(\x0e2\x1d.palisade.event.v1.PathSourceR\x0fgivenPathSource\x120\n" +
+	"\x14given_path_truncated\x18\x05 \x01(\bR\x12givenPathTruncated\x122\n" +
+	"\x15given_path_unreadable\x18\x06 \x01(\bR\x13givenPathUnreadable\"3\n" +
 	"\rSocketAddress\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\fR\x02ip\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\"\x8b\x02\n" +
@@ -2950,7 +3251,16 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06family\x18\x01 \x01(\rR\x06family\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x126\n" +
 	"\x05local\x18\x03 \x01(\v2 .palisade.event.v1.SocketAddressR\x05local\x128\n" +
-	"\x06remote\x18\x04 \x01(\v2 .palisade.event.v1.SocketAddressR\x06remote\"9\n" +
+	"\x06remote\x18\x04 \x01(\v2 .palisade.event.v1.SocketAddressR\x06remote\"\xaf\x02\n" +
+	"\tDuplicate\x124\n" +
+	"\x04call\x18\x01 \x01(\x0e2 .palisade.event.v1.DuplicateCallR\x04call\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\x05R\x06source\x12\x16\n" +
+	"\x06family\x18\x03 \x01(\rR\x06family\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\rR\x04type\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\rR\bprotocol\x126\n" +
+	"\x05local\x18\x06 \x01(\v2 .palisade.event.v1.SocketAddressR\x05local\x128\n" +
+	"\x06remote\x18\a \x01(\v2 .palisade.event.v1.SocketAddressR\x06remote\x12\x1a\n" +
+	"\baccepted\x18\b \x01(\bR\baccepted\"9\n" +
 	"\n" +
 	"ExecFailed\x12+\n" +
 	"\x04file\x18\x01 \x01(\v2\x17.palisade.event.v1.FileR\x04file\"W\n" +
@@ -2984,7 +3294,7 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\bprotocol\x18\x04 \x01(\rR\bprotocol\x12:\n" +
 	"\aaddress\x18\x05 \x01(\v2 .palisade.event.v1.SocketAddressR\aaddress\x12\x1b\n" +
 	"\tunix_path\x18\x06 \x01(\tR\bunixPath\x12D\n" +
-	"\x0eaddress_source\x18\a \x01(\x0e2\x1d.palisade.event.v1.PathSourceR\raddressSource\"\xfc\x02\n" +
+	"\x0eaddress_source\x18\a \x01(\x0e2\x1d.palisade.event.v1.PathSourceR\raddressSource\"\x98\x03\n" +
 	"\x03Dns\x12\x1a\n" +
 	"\bresponse\x18\x01 \x01(\bR\bresponse\x12<\n" +
 	"\tquestions\x18\x02 \x03(\v2\x1e.palisade.event.v1.DnsQuestionR\tquestions\x126\n" +
@@ -2994,7 +3304,9 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\x06client\x18\x06 \x01(\v2 .palisade.event.v1.SocketAddressR\x06client\x12\x1c\n" +
 	"\ttruncated\x18\a \x01(\bR\ttruncated\x12\x1c\n" +
 	"\tmalformed\x18\b \x01(\bR\tmalformed\x12\x0e\n" +
-	"\x02id\x18\t \x01(\rR\x02id\"5\n" +
+	"\x02id\x18\t \x01(\rR\x02id\x12\x1a\n" +
+	"\bprotocol\x18\n" +
+	" \x01(\rR\bprotocol\"5\n" +
 	"\vDnsQuestion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\"Y\n" +
@@ -3032,7 +3344,14 @@ const file_palisade_event_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"ABI_NATIVE\x10\x01\x12\x11\n" +
 	"\rABI_COMPAT_32\x10\x02\x12\v\n" +
-	"\aABI_X32\x10\x03*\xc5\x03\n" +
+	"\aABI_X32\x10\x03*\xb3\x01\n" +
+	"\rDuplicateCall\x12\x1e\n" +
+	"\x1aDUPLICATE_CALL_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12DUPLICATE_CALL_DUP\x10\x01\x12\x17\n" +
+	"\x13DUPLICATE_CALL_DUP2\x10\x02\x12\x17\n" +
+	"\x13DUPLICATE_CALL_DUP3\x10\x03\x12\x18\n" +
+	"\x14DUPLICATE_CALL_FCNTL\x10\x04\x12\x1e\n" +
+	"\x1aDUPLICATE_CALL_PIDFD_GETFD\x10\x05*\xc5\x03\n" +
 	"\rFileOperation\x12\x1e\n" +
 	"\x1aFILE_OPERATION_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15FILE_OPERATION_RENAME\x10\x01\x12\x19\n" +
@@ -3102,100 +3421,107 @@ func file_palisade_event_v1_event_proto_rawDescGZIP() []byte {
 	return file_palisade_event_v1_event_proto_rawDescData
 }
 
-var file_palisade_event_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_palisade_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_palisade_event_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_palisade_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_palisade_event_v1_event_proto_goTypes = []any{
 	(PathSource)(0),               // 0: palisade.event.v1.PathSource
 	(Abi)(0),                      // 1: palisade.event.v1.Abi
-	(FileOperation)(0),            // 2: palisade.event.v1.FileOperation
-	(MemoryOperation)(0),          // 3: palisade.event.v1.MemoryOperation
-	(SocketOperation)(0),          // 4: palisade.event.v1.SocketOperation
-	(PrivilegeOperation)(0),       // 5: palisade.event.v1.PrivilegeOperation
-	(LossReason)(0),               // 6: palisade.event.v1.LossReason
-	(*ProcessKey)(nil),            // 7: palisade.event.v1.ProcessKey
-	(*Namespaces)(nil),            // 8: palisade.event.v1.Namespaces
-	(*File)(nil),                  // 9: palisade.event.v1.File
-	(*Credentials)(nil),           // 10: palisade.event.v1.Credentials
-	(*Event)(nil),                 // 11: palisade.event.v1.Event
-	(*Exec)(nil),                  // 12: palisade.event.v1.Exec
-	(*Fork)(nil),                  // 13: palisade.event.v1.Fork
-	(*Exit)(nil),                  // 14: palisade.event.v1.Exit
-	(*FileOpen)(nil),              // 15: palisade.event.v1.FileOpen
-	(*SocketAddress)(nil),         // 16: palisade.event.v1.SocketAddress
-	(*Connect)(nil),               // 17: palisade.event.v1.Connect
-	(*Accept)(nil),                // 18: palisade.event.v1.Accept
-	(*ExecFailed)(nil),            // 19: palisade.event.v1.ExecFailed
-	(*Signal)(nil),                // 20: palisade.event.v1.Signal
-	(*FileChange)(nil),            // 21: palisade.event.v1.FileChange
-	(*Memory)(nil),                // 22: palisade.event.v1.Memory
-	(*Socket)(nil),                // 23: palisade.event.v1.Socket
-	(*Dns)(nil),                   // 24: palisade.event.v1.Dns
-	(*DnsQuestion)(nil),           // 25: palisade.event.v1.DnsQuestion
-	(*DnsAnswer)(nil),             // 26: palisade.event.v1.DnsAnswer
-	(*Privilege)(nil),             // 27: palisade.event.v1.Privilege
-	(*IoUring)(nil),               // 28: palisade.event.v1.IoUring
-	(*SyscallsUsed)(nil),          // 29: palisade.event.v1.SyscallsUsed
-	(*Loss)(nil),                  // 30: palisade.event.v1.Loss
-	(*Started)(nil),               // 31: palisade.event.v1.Started
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(DuplicateCall)(0),            // 2: palisade.event.v1.DuplicateCall
+	(FileOperation)(0),            // 3: palisade.event.v1.FileOperation
+	(MemoryOperation)(0),          // 4: palisade.event.v1.MemoryOperation
+	(SocketOperation)(0),          // 5: palisade.event.v1.SocketOperation
+	(PrivilegeOperation)(0),       // 6: palisade.event.v1.PrivilegeOperation
+	(LossReason)(0),               // 7: palisade.event.v1.LossReason
+	(*ProcessKey)(nil),            // 8: palisade.event.v1.ProcessKey
+	(*Namespaces)(nil),            // 9: palisade.event.v1.Namespaces
+	(*File)(nil),                  // 10: palisade.event.v1.File
+	(*Credentials)(nil),           // 11: palisade.event.v1.Credentials
+	(*Event)(nil),                 // 12: palisade.event.v1.Event
+	(*Exec)(nil),                  // 13: palisade.event.v1.Exec
+	(*Fork)(nil),                  // 14: palisade.event.v1.Fork
+	(*Exit)(nil),                  // 15: palisade.event.v1.Exit
+	(*FileOpen)(nil),              // 16: palisade.event.v1.FileOpen
+	(*SocketAddress)(nil),         // 17: palisade.event.v1.SocketAddress
+	(*Connect)(nil),               // 18: palisade.event.v1.Connect
+	(*Accept)(nil),                // 19: palisade.event.v1.Accept
+	(*Duplicate)(nil),             // 20: palisade.event.v1.Duplicate
+	(*ExecFailed)(nil),            // 21: palisade.event.v1.ExecFailed
+	(*Signal)(nil),                // 22: palisade.event.v1.Signal
+	(*FileChange)(nil),            // 23: palisade.event.v1.FileChange
+	(*Memory)(nil),                // 24: palisade.event.v1.Memory
+	(*Socket)(nil),                // 25: palisade.event.v1.Socket
+	(*Dns)(nil),                   // 26: palisade.event.v1.Dns
+	(*DnsQuestion)(nil),           // 27: palisade.event.v1.DnsQuestion
+	(*DnsAnswer)(nil),             // 28: palisade.event.v1.DnsAnswer
+	(*Privilege)(nil),             // 29: palisade.event.v1.Privilege
+	(*IoUring)(nil),               // 30: palisade.event.v1.IoUring
+	(*SyscallsUsed)(nil),          // 31: palisade.event.v1.SyscallsUsed
+	(*Loss)(nil),                  // 32: palisade.event.v1.Loss
+	(*Started)(nil),               // 33: palisade.event.v1.Started
+	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
 }
 var file_palisade_event_v1_event_proto_depIdxs = []int32{
 	0,  // 0: palisade.event.v1.File.path_source:type_name -> palisade.event.v1.PathSource
-	32, // 1: palisade.event.v1.Event.time:type_name -> google.protobuf.Timestamp
-	7,  // 2: palisade.event.v1.Event.process:type_name -> palisade.event.v1.ProcessKey
-	7,  // 3: palisade.event.v1.Event.parent:type_name -> palisade.event.v1.ProcessKey
-	8,  // 4: palisade.event.v1.Event.namespaces:type_name -> palisade.event.v1.Namespaces
-	10, // 5: palisade.event.v1.Event.credentials:type_name -> palisade.event.v1.Credentials
+	34, // 1: palisade.event.v1.Event.time:type_name -> google.protobuf.Timestamp
+	8,  // 2: palisade.event.v1.Event.process:type_name -> palisade.event.v1.ProcessKey
+	8,  // 3: palisade.event.v1.Event.parent:type_name -> palisade.event.v1.ProcessKey
+	9,  // 4: palisade.event.v1.Event.namespaces:type_name -> palisade.event.v1.Namespaces
+	11, // 5: palisade.event.v1.Event.credentials:type_name -> palisade.event.v1.Credentials
 	1,  // 6: palisade.event.v1.Event.abi:type_name -> palisade.event.v1.Abi
-	12, // 7: palisade.event.v1.Event.exec:type_name -> palisade.event.v1.Exec
-	13, // 8: palisade.event.v1.Event.fork:type_name -> palisade.event.v1.Fork
-	14, // 9: palisade.event.v1.Event.exit:type_name -> palisade.event.v1.Exit
-	15, // 10: palisade.event.v1.Event.file_open:type_name -> palisade.event.v1.FileOpen
-	17, // 11: palisade.event.v1.Event.connect:type_name -> palisade.event.v1.Connect
-	18, // 12: palisade.event.v1.Event.accept:type_name -> palisade.event.v1.Accept
-	12, // 13: palisade.event.v1.Event.existing:type_name -> palisade.event.v1.Exec
-	30, // 14: palisade.event.v1.Event.loss:type_name -> palisade.event.v1.Loss
-	31, // 15: palisade.event.v1.Event.started:type_name -> palisade.event.v1.Started
-	19, // 16: palisade.event.v1.Event.exec_failed:type_name -> palisade.event.v1.ExecFailed
-	20, // 17: palisade.event.v1.Event.signal:type_name -> palisade.event.v1.Signal
-	21, // 18: palisade.event.v1.Event.file_change:type_name -> palisade.event.v1.FileChange
-	22, // 19: palisade.event.v1.Event.memory:type_name -> palisade.event.v1.Memory
-	23, // 20: palisade.event.v1.Event.socket:type_name -> palisade.event.v1.Socket
-	24, // 21: palisade.event.v1.Event.dns:type_name -> palisade.event.v1.Dns
-	27, // 22: palisade.event.v1.Event.privilege:type_name -> palisade.event.v1.Privilege
-	28, // 23: palisade.event.v1.Event.io_uring:type_name -> palisade.event.v1.IoUring
-	29, // 24: palisade.event.v1.Event.syscalls_used:type_name -> palisade.event.v1.SyscallsUsed
-	9,  // 25: palisade.event.v1.Exec.exe:type_name -> palisade.event.v1.File
-	9,  // 26: palisade.event.v1.Exec.script:type_name -> palisade.event.v1.File
-	7,  // 27: palisade.event.v1.Fork.child:type_name -> palisade.event.v1.ProcessKey
-	9,  // 28: palisade.event.v1.FileOpen.file:type_name -> palisade.event.v1.File
-	16, // 29: palisade.event.v1.Connect.local:type_name -> palisade.event.v1.SocketAddress
-	16, // 30: palisade.event.v1.Connect.remote:type_name -> palisade.event.v1.SocketAddress
-	0,  // 31: palisade.event.v1.Connect.remote_source:type_name -> palisade.event.v1.PathSource
-	16, // 32: palisade.event.v1.Accept.local:type_name -> palisade.event.v1.SocketAddress
-	16, // 33: palisade.event.v1.Accept.remote:type_name -> palisade.event.v1.SocketAddress
-	9,  // 34: palisade.event.v1.ExecFailed.file:type_name -> palisade.event.v1.File
-	7,  // 35: palisade.event.v1.Signal.target:type_name -> palisade.event.v1.ProcessKey
-	2,  // 36: palisade.event.v1.FileChange.operation:type_name -> palisade.event.v1.FileOperation
-	9,  // 37: palisade.event.v1.FileChange.file:type_name -> palisade.event.v1.File
-	9,  // 38: palisade.event.v1.FileChange.target:type_name -> palisade.event.v1.File
-	3,  // 39: palisade.event.v1.Memory.operation:type_name -> palisade.event.v1.MemoryOperation
-	9,  // 40: palisade.event.v1.Memory.file:type_name -> palisade.event.v1.File
-	4,  // 41: palisade.event.v1.Socket.operation:type_name -> palisade.event.v1.SocketOperation
-	16, // 42: palisade.event.v1.Socket.address:type_name -> palisade.event.v1.SocketAddress
-	0,  // 43: palisade.event.v1.Socket.address_source:type_name -> palisade.event.v1.PathSource
-	25, // 44: palisade.event.v1.Dns.questions:type_name -> palisade.event.v1.DnsQuestion
-	26, // 45: palisade.event.v1.Dns.answers:type_name -> palisade.event.v1.DnsAnswer
-	16, // 46: palisade.event.v1.Dns.server:type_name -> palisade.event.v1.SocketAddress
-	16, // 47: palisade.event.v1.Dns.client:type_name -> palisade.event.v1.SocketAddress
-	5,  // 48: palisade.event.v1.Privilege.operation:type_name -> palisade.event.v1.PrivilegeOperation
-	7,  // 49: palisade.event.v1.Privilege.target:type_name -> palisade.event.v1.ProcessKey
-	6,  // 50: palisade.event.v1.Loss.reason:type_name -> palisade.event.v1.LossReason
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	13, // 7: palisade.event.v1.Event.exec:type_name -> palisade.event.v1.Exec
+	14, // 8: palisade.event.v1.Event.fork:type_name -> palisade.event.v1.Fork
+	15, // 9: palisade.event.v1.Event.exit:type_name -> palisade.event.v1.Exit
+	16, // 10: palisade.event.v1.Event.file_open:type_name -> palisade.event.v1.FileOpen
+	18, // 11: palisade.event.v1.Event.connect:type_name -> palisade.event.v1.Connect
+	19, // 12: palisade.event.v1.Event.accept:type_name -> palisade.event.v1.Accept
+	13, // 13: palisade.event.v1.Event.existing:type_name -> palisade.event.v1.Exec
+	32, // 14: palisade.event.v1.Event.loss:type_name -> palisade.event.v1.Loss
+	33, // 15: palisade.event.v1.Event.started:type_name -> palisade.event.v1.Started
+	21, // 16: palisade.event.v1.Event.exec_failed:type_name -> palisade.event.v1.ExecFailed
+	22, // 17: palisade.event.v1.Event.signal:type_name -> palisade.event.v1.Signal
+	23, // 18: palisade.event.v1.Event.file_change:type_name -> palisade.event.v1.FileChange
+	24, // 19: palisade.event.v1.Event.memory:type_name -> palisade.event.v1.Memory
+	25, // 20: palisade.event.v1.Event.socket:type_name -> palisade.event.v1.Socket
+	26, // 21: palisade.event.v1.Event.dns:type_name -> palisade.event.v1.Dns
+	29, // 22: palisade.event.v1.Event.privilege:type_name -> palisade.event.v1.Privilege
+	30, // 23: palisade.event.v1.Event.io_uring:type_name -> palisade.event.v1.IoUring
+	31, // 24: palisade.event.v1.Event.syscalls_used:type_name -> palisade.event.v1.SyscallsUsed
+	20, // 25: palisade.event.v1.Event.duplicate:type_name -> palisade.event.v1.Duplicate
+	10, // 26: palisade.event.v1.Exec.exe:type_name -> palisade.event.v1.File
+	10, // 27: palisade.event.v1.Exec.script:type_name -> palisade.event.v1.File
+	8,  // 28: palisade.event.v1.Fork.child:type_name -> palisade.event.v1.ProcessKey
+	10, // 29: palisade.event.v1.FileOpen.file:type_name -> palisade.event.v1.File
+	0,  // 30: palisade.event.v1.FileOpen.given_path_source:type_name -> palisade.event.v1.PathSource
+	17, // 31: palisade.event.v1.Connect.local:type_name -> palisade.event.v1.SocketAddress
+	17, // 32: palisade.event.v1.Connect.remote:type_name -> palisade.event.v1.SocketAddress
+	0,  // 33: palisade.event.v1.Connect.remote_source:type_name -> palisade.event.v1.PathSource
+	17, // 34: palisade.event.v1.Accept.local:type_name -> palisade.event.v1.SocketAddress
+	17, // 35: palisade.event.v1.Accept.remote:type_name -> palisade.event.v1.SocketAddress
+	2,  // 36: palisade.event.v1.Duplicate.call:type_name -> palisade.event.v1.DuplicateCall
+	17, // 37: palisade.event.v1.Duplicate.local:type_name -> palisade.event.v1.SocketAddress
+	17, // 38: palisade.event.v1.Duplicate.remote:type_name -> palisade.event.v1.SocketAddress
+	10, // 39: palisade.event.v1.ExecFailed.file:type_name -> palisade.event.v1.File
+	8,  // 40: palisade.event.v1.Signal.target:type_name -> palisade.event.v1.ProcessKey
+	3,  // 41: palisade.event.v1.FileChange.operation:type_name -> palisade.event.v1.FileOperation
+	10, // 42: palisade.event.v1.FileChange.file:type_name -> palisade.event.v1.File
+	10, // 43: palisade.event.v1.FileChange.target:type_name -> palisade.event.v1.File
+	4,  // 44: palisade.event.v1.Memory.operation:type_name -> palisade.event.v1.MemoryOperation
+	10, // 45: palisade.event.v1.Memory.file:type_name -> palisade.event.v1.File
+	5,  // 46: palisade.event.v1.Socket.operation:type_name -> palisade.event.v1.SocketOperation
+	17, // 47: palisade.event.v1.Socket.address:type_name -> palisade.event.v1.SocketAddress
+	0,  // 48: palisade.event.v1.Socket.address_source:type_name -> palisade.event.v1.PathSource
+	27, // 49: palisade.event.v1.Dns.questions:type_name -> palisade.event.v1.DnsQuestion
+	28, // 50: palisade.event.v1.Dns.answers:type_name -> palisade.event.v1.DnsAnswer
+	17, // 51: palisade.event.v1.Dns.server:type_name -> palisade.event.v1.SocketAddress
+	17, // 52: palisade.event.v1.Dns.client:type_name -> palisade.event.v1.SocketAddress
+	6,  // 53: palisade.event.v1.Privilege.operation:type_name -> palisade.event.v1.PrivilegeOperation
+	8,  // 54: palisade.event.v1.Privilege.target:type_name -> palisade.event.v1.ProcessKey
+	7,  // 55: palisade.event.v1.Loss.reason:type_name -> palisade.event.v1.LossReason
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_palisade_event_v1_event_proto_init() }
@@ -3222,14 +3548,15 @@ func file_palisade_event_v1_event_proto_init() {
 		(*Event_Privilege)(nil),
 		(*Event_IoUring)(nil),
 		(*Event_SyscallsUsed)(nil),
+		(*Event_Duplicate)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_event_v1_event_proto_rawDesc), len(file_palisade_event_v1_event_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   25,
+			NumEnums:      8,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

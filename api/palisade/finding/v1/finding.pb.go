@@ -693,7 +693,8 @@ type Finding struct {
 	Tags     []string  `protobuf:"bytes,8,rep,name=tags,proto3" json:"tags,omitempty"`
 	Workload *Workload `protobuf:"bytes,9,opt,name=workload,proto3" json:"workload,omitempty"`
 	Process  *Process  `protobuf:"bytes,10,opt,name=process,proto3" json:"process,omitempty"`
-	// Parent first, then its parent, up to the oldest known.
+	// First who started it, then who started that one, up to the oldest known, at most 32. One whose parent has ended has still been started by
+	// it; proc.ppid and proc.aname of the rules follow the kernel instead, to who took it over.
 	Ancestry []*Process `protobuf:"bytes,11,rep,name=ancestry,proto3" json:"ancestry,omitempty"`
 	Event    *v1.Event  `protobuf:"bytes,12,opt,name=event,proto3" json:"event,omitempty"`
 	// Unset if the effect asks for none.
@@ -703,7 +704,12 @@ type Finding struct {
 	// Set if this stands for findings that say the same as an earlier one; the rest is the last of them.
 	Repeats *Repeats `protobuf:"bytes,15,opt,name=repeats,proto3" json:"repeats,omitempty"`
 	// Unset if no process is known that did it.
-	Incident      *Incident `protobuf:"bytes,16,opt,name=incident,proto3" json:"incident,omitempty"`
+	Incident *Incident `protobuf:"bytes,16,opt,name=incident,proto3" json:"incident,omitempty"`
+	// True if this takes the place of the finding with the same id, which was told when nobody had claimed its cgroup yet
+	// (METADATA_STATE_PENDING). Who keeps findings keeps one of an id, and that is one whose metadata is not pending, if there is one.
+	Amended bool `protobuf:"varint,17,opt,name=amended,proto3" json:"amended,omitempty"`
+	// True if there were more ancestors than ancestry has.
+	AncestryCut   bool `protobuf:"varint,18,opt,name=ancestry_cut,json=ancestryCut,proto3" json:"ancestry_cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -848,6 +854,20 @@ func (x *Finding) GetIncident() *Incident {
 		return x.Incident
 	}
 	return nil
+}
+
+func (x *Finding) GetAmended() bool {
+	if x != nil {
+		return x.Amended
+	}
+	return false
+}
+
+func (x *Finding) GetAncestryCut() bool {
+	if x != nil {
+		return x.AncestryCut
+	}
+	return false
 }
 
 // Incident is what a finding belongs to, together with others: all that came of one process in one workload. Who shows incidents
@@ -1041,7 +1061,7 @@ const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1f.palisade.finding.v1.ActionKindR\x04kind\x12<\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\".palisade.finding.v1.ActionOutcomeR\aoutcome\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12.\n" +
-	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xb4\x05\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xf1\x05\n" +
 	"\aFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12.\n" +
@@ -1059,7 +1079,9 @@ const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\x06action\x18\r \x01(\v2\x1b.palisade.finding.v1.ActionR\x06action\x12 \n" +
 	"\vtraceparent\x18\x0e \x01(\tR\vtraceparent\x126\n" +
 	"\arepeats\x18\x0f \x01(\v2\x1c.palisade.finding.v1.RepeatsR\arepeats\x129\n" +
-	"\bincident\x18\x10 \x01(\v2\x1d.palisade.finding.v1.IncidentR\bincident\"d\n" +
+	"\bincident\x18\x10 \x01(\v2\x1d.palisade.finding.v1.IncidentR\bincident\x12\x18\n" +
+	"\aamended\x18\x11 \x01(\bR\aamended\x12!\n" +
+	"\fancestry_cut\x18\x12 \x01(\bR\vancestryCut\"d\n" +
 	"\bIncident\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
 	"\x06origin\x18\x02 \x01(\v2\x1c.palisade.finding.v1.ProcessR\x06origin\x12\x12\n" +

@@ -101,8 +101,8 @@ func FuzzCompile(f *testing.F) {
 		c := connect(cidr, port)
 		c.Id = id
 		e, err := compile([]*collectorv1.Guard{write(id, prefix), c, lookup(name)})
-		if err == nil && (len(e.paths) != 1 || len(e.networks) != 1 || len(e.names) != 1) {
-			t.Errorf("compile kept %d paths, %d networks and %d names, want one each", len(e.paths), len(e.networks), len(e.names))
+		if err == nil && (len(e.paths) != 1 || len(e.networks) != 1 || len(e.names) != 2) {
+			t.Errorf("compile kept %d paths, %d networks and %d names, want one each, and a name's scope", len(e.paths), len(e.networks), len(e.names))
 		}
 	})
 }

@@ -15,6 +15,8 @@ const (
 	maxName        = len(probe.GuardNameKey{}.Name)
 	// maxLabel is RFC 1035's (2.3.4).
 	maxLabel = 63
+	// noGuard is the value of the entry that is a prefix of all names of its scope: it says that there are guards of names.
+	noGuard = 0
 )
 
 func (e *entries) addName(scope uint32, name string, id uint32) error {
@@ -26,6 +28,7 @@ func (e *entries) addName(scope uint32, name string, id uint32) error {
 	copy(key.Name[:], pattern)
 	e.families |= familyName
 	e.names[key] = id
+	e.names[probe.GuardNameKey{Bits: nameFixedBytes * 8, Scope: scope}] = noGuard
 	return nil
 }
 

@@ -47,7 +47,12 @@ func (t *Table) Status() (Status, error) {
 			return countOf(t.maps.Networks, g, func(k probe.GuardNetworkKey) uint32 { return k.Generation })
 		},
 		func(g uint32) (int, error) {
-			return countOf(t.maps.Names, g, func(k probe.GuardNameKey) uint32 { return k.Generation })
+			return countOf(t.maps.Names, g, func(k probe.GuardNameKey) uint32 {
+				if k.Bits == nameFixedBytes*8 {
+					return 0 // says only that there are others
+				}
+				return k.Generation
+			})
 		},
 	} {
 		n, err := count(now.Generation)

@@ -106,6 +106,11 @@ var want = map[string]func(e *eventv1.Event, dir string) string{
 		return differ(e.GetSocket().GetAddress().GetPort() != 0, true)
 	},
 	"connect_unix": func(e *eventv1.Event, dir string) string { return differ(e.GetSocket().GetUnixPath(), dir+"/s") },
+	"duplicate": func(e *eventv1.Event, _ string) string {
+		d := e.GetDuplicate()
+		return differ(d.GetCall(), eventv1.DuplicateCall_DUPLICATE_CALL_DUP2, result(e), 0, d.GetFamily(), unix.AF_INET,
+			net.IP(d.GetRemote().GetIp()), "127.0.0.1")
+	},
 	"send": func(e *eventv1.Event, _ string) string {
 		return differ(endpoint(e.GetSocket().GetAddress()), "127.0.0.9:4242")
 	},

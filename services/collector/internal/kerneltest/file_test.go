@@ -52,6 +52,32 @@ func TestB11EveryWayToOpen(t *testing.T) {
 	}
 }
 
+// An open file has no trace any more of what was asked of its open alone; the event has.
+func TestFlagsOfAnOpen(t *testing.T) {
+	w := watch(t)
+	const once = unix.O_CREAT | unix.O_EXCL | unix.O_NOCTTY | unix.O_TRUNC
+	for _, tt := range []struct {
+		call        string
+		asked, want int
+	}{
+		{"open", unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC, unix.O_CREAT | unix.O_TRUNC},
+		{"openat", unix.O_WRONLY | unix.O_TRUNC | unix.O_NOCTTY, unix.O_TRUNC | unix.O_NOCTTY},
+		{"openat", unix.O_RDWR | unix.O_APPEND, 0},
+		{"openat2", unix.O_WRONLY | unix.O_TRUNC, unix.O_TRUNC},
+		{"creat", unix.O_RDONLY, unix.O_CREAT | unix.O_TRUNC},
+		{"handle", unix.O_WRONLY | unix.O_TRUNC, unix.O_TRUNC},
+	} {
+		t.Run(fmt.Sprintf("%s %#x", tt.call, tt.asked), func(t *testing.T) {
+			path, inode := secret(t, t.TempDir())
+			pid, _ := perform(t, "open", tt.call, path, strconv.Itoa(tt.asked))
+			got := int(w.await(t, "open", isOpen(pid, inode)).GetFileOpen().GetFlags())
+			if got&once != tt.want {
+				t.Errorf("flags = %#x, of those that only an open has %#x, want %#x", got, got&once, tt.want)
+			}
+		})
+	}
+}
+
 func TestB7SymlinkAndRelativePath(t *testing.T) {
 	w := watch(t)
 	dir := t.TempDir()

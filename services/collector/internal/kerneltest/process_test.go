@@ -13,6 +13,29 @@ import (
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 )
 
+// The leader of a group in a pid namespace of its own has two numbers, and its group's too; one that only came in there has a group
+// whose leader stayed outside.
+func TestExecTellsItsGroup(t *testing.T) {
+	w := watch(t)
+	for _, leads := range []bool{true, false} {
+		cmd := actor(t, "nothing")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Setpgid: leads}
+		if err := cmd.Run(); err != nil {
+			t.Fatal(err)
+		}
+		pid := uint32(cmd.Process.Pid)
+		group, innerGroup := pid, uint32(1)
+		if !leads {
+			group, innerGroup = uint32(unix.Getpgrp()), 0
+		}
+		exec := w.await(t, "exec in a pid namespace", isExec(pid)).GetExec()
+		if exec.GetGroup() != group || exec.GetInnerPid() != 1 || exec.GetInnerGroup() != innerGroup {
+			t.Errorf("leads=%t: group %d, inner pid %d, inner group %d, want %d, 1, %d",
+				leads, exec.GetGroup(), exec.GetInnerPid(), exec.GetInnerGroup(), group, innerGroup)
+		}
+	}
+}
+
 func TestExecTellsWhoAndWhat(t *testing.T) {
 	w := watch(t)
 	cmd := actor(t, "nothing", "one", "", "three")

@@ -116,3 +116,16 @@ func ringOpenAndConnect(args []string) error {
 	}
 	return nil
 }
+
+// ringOpen is the role: it opens the file args[0] through a ring.
+func ringOpen(args []string) error {
+	r, err := newURing()
+	if err != nil {
+		return err
+	}
+	path := append([]byte(args[0]), 0)
+	if fd, err := r.do(opOpenat, int32(unix.AT_FDCWD), unsafe.Pointer(&path[0]), 0, 0); err != nil || fd < 0 {
+		return fmt.Errorf("open: %d, %w", fd, err)
+	}
+	return nil
+}

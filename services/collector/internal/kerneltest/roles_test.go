@@ -34,6 +34,9 @@ func play(role string) int {
 		"every-call":     everyCall,
 		"more":           moreOperations,
 		"connect":        connectTo,
+		"duplicate":      duplicate,
+		"open-tampering": openWithTampering,
+		"ring-open":      ringOpen,
 		"connect-many":   connectMany,
 		"open-many":      openMany,
 		"exec-many":      execMany,
@@ -44,6 +47,8 @@ func play(role string) int {
 		"forbidden":      tryForbidden,
 		"try-on":         tryOn,
 		"ask":            ask,
+		"ask-stream":     askStream,
+		"x32":            x32Operations,
 		"guard-and-wait": guardAndWait,
 		"unprivileged":   func([]string) error { return loadUnprivileged() },
 	}
@@ -72,16 +77,22 @@ func waitForInput([]string) error {
 	return err
 }
 
-// openWith opens args[1] by the system call args[0].
+// openWith opens args[1] by the system call args[0], to read or with the flags args[2]; creat has flags of its own.
 func openWith(args []string) error {
-	path := args[1]
+	path, flags := args[1], unix.O_RDONLY
+	if len(args) > 2 {
+		var err error
+		if flags, err = strconv.Atoi(args[2]); err != nil {
+			return err
+		}
+	}
 	calls := map[string]func() (int, error){
-		"open": func() (int, error) { return rawOpen(path, unix.O_RDONLY) },
+		"open": func() (int, error) { return rawOpen(path, flags) },
 		"openat": func() (int, error) {
-			return unix.Openat(unix.AT_FDCWD, path, unix.O_RDONLY, 0)
+			return unix.Openat(unix.AT_FDCWD, path, flags, 0o600)
 		},
 		"openat2": func() (int, error) {
-			return unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_RDONLY})
+			return unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: uint64(flags)})
 		},
 		"creat": func() (int, error) { return unix.Creat(path, 0o600) },
 		"handle": func() (int, error) {
@@ -93,7 +104,7 @@ func openWith(args []string) error {
 			if err != nil {
 				return -1, err
 			}
-			return unix.OpenByHandleAt(mount, handle, unix.O_RDONLY)
+			return unix.OpenByHandleAt(mount, handle, flags)
 		},
 	}
 	fd, err := calls[args[0]]()

@@ -17,11 +17,12 @@ import (
 	"github.com/palisade-sec/palisade/services/collector/internal/probe"
 )
 
-// nativeCalls are all that a hook on calls stands for, in this architecture's numbers. setgroups16 has none.
+// nativeCalls are all that a hook on calls stands for, in this architecture's numbers. setgroups16 and fcntl64 have none, and dup2 is
+// not everywhere.
 var nativeCalls = []uintptr{
-	unix.SYS_ADD_KEY, unix.SYS_BPF, unix.SYS_CAPSET, unix.SYS_DELETE_MODULE, unix.SYS_EXECVE, unix.SYS_EXECVEAT,
-	unix.SYS_FINIT_MODULE, unix.SYS_FSETXATTR, unix.SYS_INIT_MODULE, unix.SYS_IO_URING_SETUP, unix.SYS_KEYCTL,
-	unix.SYS_LSETXATTR, unix.SYS_MEMFD_CREATE, unix.SYS_PERF_EVENT_OPEN, unix.SYS_PROCESS_VM_READV,
+	unix.SYS_ADD_KEY, unix.SYS_BPF, unix.SYS_CAPSET, unix.SYS_DELETE_MODULE, unix.SYS_DUP, unix.SYS_DUP3, unix.SYS_EXECVE, unix.SYS_EXECVEAT,
+	unix.SYS_FCNTL, unix.SYS_FINIT_MODULE, unix.SYS_FSETXATTR, unix.SYS_INIT_MODULE, unix.SYS_IO_URING_SETUP, unix.SYS_KEYCTL,
+	unix.SYS_LSETXATTR, unix.SYS_MEMFD_CREATE, unix.SYS_PERF_EVENT_OPEN, unix.SYS_PIDFD_GETFD, unix.SYS_PROCESS_VM_READV,
 	unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PTRACE, unix.SYS_REQUEST_KEY, unix.SYS_SETGROUPS, unix.SYS_SETNS,
 	unix.SYS_SETXATTR, unix.SYS_UNSHARE, unix.SYS_USERFAULTFD,
 }
@@ -122,6 +123,8 @@ func idle(run probe.Run, all []probe.Run, runs32 bool) string {
 	switch {
 	case run.Place == "__x64_sys_setgroups16":
 		return "no 64-bit call leads there"
+	case strings.HasSuffix(run.Place, "_sys_fcntl") && of32:
+		return "fcntl leads 32-bit programs to fcntl64's function"
 	case of32 && !runs32:
 		return "this kernel runs no 32-bit program"
 	case of32 && slices.ContainsFunc(all, ran):

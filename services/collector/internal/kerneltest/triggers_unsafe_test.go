@@ -54,6 +54,7 @@ var triggers = map[string]func(dir string) error{
 	"connect":          connectOnce,
 	"accept":           connectOnce,
 	"connect_unix":     connectUnix,
+	"duplicate":        func(string) error { return duplicate([]string{"dup2", "connected", "0"}) },
 	"send":             sendOnce,
 	"dns_question":     askOnce,
 	"dns_answer":       askOnce,

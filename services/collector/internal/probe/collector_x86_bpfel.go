@@ -21,8 +21,8 @@ type collectorArea struct {
 	Mnt        uint64
 	PathAt     uint64
 	ArgvCopied uint64
-	Record     [49336]uint8
-	_          [3376]byte
+	Record     [49368]uint8
+	_          [3344]byte
 }
 
 type collectorBucket struct {
@@ -30,6 +30,16 @@ type collectorBucket struct {
 	UrgentNs uint64
 	BulkNs   uint64
 }
+
+type collectorDuplicateCall uint32
+
+const (
+	collectorDuplicateCallDUPLICATE_DUP         collectorDuplicateCall = 1
+	collectorDuplicateCallDUPLICATE_DUP2        collectorDuplicateCall = 2
+	collectorDuplicateCallDUPLICATE_DUP3        collectorDuplicateCall = 3
+	collectorDuplicateCallDUPLICATE_FCNTL       collectorDuplicateCall = 4
+	collectorDuplicateCallDUPLICATE_PIDFD_GETFD collectorDuplicateCall = 5
+)
 
 type collectorGuardFileKey struct {
 	_          structs.HostLayout
@@ -183,7 +193,8 @@ const (
 	collectorRecordKindRECORD_PERF_EVENT_OPEN  collectorRecordKind = 49
 	collectorRecordKindRECORD_IO_URING_SETUP   collectorRecordKind = 50
 	collectorRecordKindRECORD_IO_URING         collectorRecordKind = 51
-	collectorRecordKindRECORD_KINDS            collectorRecordKind = 52
+	collectorRecordKindRECORD_DUPLICATE        collectorRecordKind = 52
+	collectorRecordKindRECORD_KINDS            collectorRecordKind = 53
 )
 
 type collectorSettings struct {
@@ -229,100 +240,118 @@ type collectorSyscallsUsed struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	collectorMapAreas                 = "areas"
-	collectorMapAwake                 = "awake"
-	collectorMapBuckets               = "buckets"
-	collectorMapBulk                  = "bulk"
-	collectorMapGuardFiles            = "guard_files"
-	collectorMapGuardKeys             = "guard_keys"
-	collectorMapGuardNames            = "guard_names"
-	collectorMapGuardNetworks         = "guard_networks"
-	collectorMapGuardPaths            = "guard_paths"
-	collectorMapGuardProperties       = "guard_properties"
-	collectorMapGuardScopes           = "guard_scopes"
-	collectorMapGuardSettings         = "guard_settings"
-	collectorMapHomes                 = "homes"
-	collectorMapIdentity              = "identity"
-	collectorMapPeerInterests         = "peer_interests"
-	collectorMapPeers                 = "peers"
-	collectorMapPrefixes              = "prefixes"
-	collectorMapProgress              = "progress"
-	collectorMapSettings              = "settings"
-	collectorMapShortfalls            = "shortfalls"
-	collectorMapShortfallsOther       = "shortfalls_other"
-	collectorMapSigns                 = "signs"
-	collectorMapSyscallsUsed          = "syscalls_used"
-	collectorMapTold                  = "told"
-	collectorMapToldLeftOut           = "told_left_out"
-	collectorMapUrgent                = "urgent"
-	collectorMapWorkloads             = "workloads"
-	collectorMapWorkloadsGeneration   = "workloads_generation"
-	collectorProgOnBprmCheck          = "on_bprm_check"
-	collectorProgOnCallExec           = "on_call_exec"
-	collectorProgOnCallMemfd          = "on_call_memfd"
-	collectorProgOnCallModule         = "on_call_module"
-	collectorProgOnCallPrivilege      = "on_call_privilege"
-	collectorProgOnCallSetxattr       = "on_call_setxattr"
-	collectorProgOnFileMprotect       = "on_file_mprotect"
-	collectorProgOnFileOpen           = "on_file_open"
-	collectorProgOnFileTruncate       = "on_file_truncate"
-	collectorProgOnIoUringOpcode      = "on_io_uring_opcode"
-	collectorProgOnIoUringRequest     = "on_io_uring_request"
-	collectorProgOnMmapFile           = "on_mmap_file"
-	collectorProgOnMoveMount          = "on_move_mount"
-	collectorProgOnPathChmod          = "on_path_chmod"
-	collectorProgOnPathChown          = "on_path_chown"
-	collectorProgOnPathChroot         = "on_path_chroot"
-	collectorProgOnPathLink           = "on_path_link"
-	collectorProgOnPathMkdir          = "on_path_mkdir"
-	collectorProgOnPathMknod          = "on_path_mknod"
-	collectorProgOnPathRename         = "on_path_rename"
-	collectorProgOnPathRmdir          = "on_path_rmdir"
-	collectorProgOnPathSymlink        = "on_path_symlink"
-	collectorProgOnPathTruncate       = "on_path_truncate"
-	collectorProgOnPathUnlink         = "on_path_unlink"
-	collectorProgOnSbMount            = "on_sb_mount"
-	collectorProgOnSbPivotroot        = "on_sb_pivotroot"
-	collectorProgOnSbUmount           = "on_sb_umount"
-	collectorProgOnSchedProcessExec   = "on_sched_process_exec"
-	collectorProgOnSchedProcessExit   = "on_sched_process_exit"
-	collectorProgOnSchedProcessFork   = "on_sched_process_fork"
-	collectorProgOnSignalGenerate     = "on_signal_generate"
-	collectorProgOnSockGraft          = "on_sock_graft"
-	collectorProgOnSocketBind         = "on_socket_bind"
-	collectorProgOnSocketConnect      = "on_socket_connect"
-	collectorProgOnSocketCreate       = "on_socket_create"
-	collectorProgOnSocketListen       = "on_socket_listen"
-	collectorProgOnSocketSendmsg      = "on_socket_sendmsg"
-	collectorProgOnSysEnter           = "on_sys_enter"
-	collectorProgOnSysExit            = "on_sys_exit"
-	collectorProgOnSysExitCalls       = "on_sys_exit_calls"
-	collectorProgOnTask               = "on_task"
-	collectorProgOnTaskFixSetgid      = "on_task_fix_setgid"
-	collectorProgOnTaskFixSetuid      = "on_task_fix_setuid"
-	collectorProgOnTrial              = "on_trial"
-	collectorVarAnchorChangeRecord    = "anchor_change_record"
-	collectorVarAnchorDnsRecord       = "anchor_dns_record"
-	collectorVarAnchorExecRecord      = "anchor_exec_record"
-	collectorVarAnchorExitRecord      = "anchor_exit_record"
-	collectorVarAnchorFileOpenRecord  = "anchor_file_open_record"
-	collectorVarAnchorForkRecord      = "anchor_fork_record"
-	collectorVarAnchorMemoryRecord    = "anchor_memory_record"
-	collectorVarAnchorPrivilegeRecord = "anchor_privilege_record"
-	collectorVarAnchorRecordKind      = "anchor_record_kind"
-	collectorVarAnchorSignalRecord    = "anchor_signal_record"
-	collectorVarAnchorSocketRecord    = "anchor_socket_record"
-	collectorVarCgroupByMemoryV1      = "cgroup_by_memory_v1"
-	collectorVarChownAtExit           = "chown_at_exit"
-	collectorVarExitTellsGroupDead    = "exit_tells_group_dead"
-	collectorVarGeneration            = "generation"
-	collectorVarHasCast               = "has_cast"
-	collectorVarHasLoop               = "has_loop"
-	collectorVarIteratorArea          = "iterator_area"
-	collectorVarKillGuarded           = "kill_guarded"
-	collectorVarModifyReturn          = "modify_return"
-	collectorVarOpcodeIsThird         = "opcode_is_third"
-	collectorVarTrialFired            = "trial_fired"
+	collectorMapAreas                  = "areas"
+	collectorMapAwake                  = "awake"
+	collectorMapBuckets                = "buckets"
+	collectorMapBulk                   = "bulk"
+	collectorMapGuardFiles             = "guard_files"
+	collectorMapGuardKeys              = "guard_keys"
+	collectorMapGuardNames             = "guard_names"
+	collectorMapGuardNetworks          = "guard_networks"
+	collectorMapGuardPaths             = "guard_paths"
+	collectorMapGuardProperties        = "guard_properties"
+	collectorMapGuardScopes            = "guard_scopes"
+	collectorMapGuardSettings          = "guard_settings"
+	collectorMapHomes                  = "homes"
+	collectorMapIdentity               = "identity"
+	collectorMapPeerInterests          = "peer_interests"
+	collectorMapPeers                  = "peers"
+	collectorMapPrefixes               = "prefixes"
+	collectorMapProgress               = "progress"
+	collectorMapSettings               = "settings"
+	collectorMapShortfalls             = "shortfalls"
+	collectorMapShortfallsOther        = "shortfalls_other"
+	collectorMapSigns                  = "signs"
+	collectorMapSyscallsUsed           = "syscalls_used"
+	collectorMapTold                   = "told"
+	collectorMapToldLeftOut            = "told_left_out"
+	collectorMapUrgent                 = "urgent"
+	collectorMapWorkloads              = "workloads"
+	collectorMapWorkloadsGeneration    = "workloads_generation"
+	collectorProgOnBprmCheck           = "on_bprm_check"
+	collectorProgOnCallAddKey          = "on_call_add_key"
+	collectorProgOnCallBpf             = "on_call_bpf"
+	collectorProgOnCallCapset          = "on_call_capset"
+	collectorProgOnCallDuplicate       = "on_call_duplicate"
+	collectorProgOnCallExec            = "on_call_exec"
+	collectorProgOnCallIoUringSetup    = "on_call_io_uring_setup"
+	collectorProgOnCallKeyctl          = "on_call_keyctl"
+	collectorProgOnCallMemfd           = "on_call_memfd"
+	collectorProgOnCallModule          = "on_call_module"
+	collectorProgOnCallPerfEventOpen   = "on_call_perf_event_open"
+	collectorProgOnCallProcessVmReadv  = "on_call_process_vm_readv"
+	collectorProgOnCallProcessVmWritev = "on_call_process_vm_writev"
+	collectorProgOnCallPtrace          = "on_call_ptrace"
+	collectorProgOnCallRequestKey      = "on_call_request_key"
+	collectorProgOnCallSetgroups       = "on_call_setgroups"
+	collectorProgOnCallSetgroups16     = "on_call_setgroups16"
+	collectorProgOnCallSetns           = "on_call_setns"
+	collectorProgOnCallSetxattr        = "on_call_setxattr"
+	collectorProgOnCallUnshare         = "on_call_unshare"
+	collectorProgOnCallUserfaultfd     = "on_call_userfaultfd"
+	collectorProgOnFileMprotect        = "on_file_mprotect"
+	collectorProgOnFileOpen            = "on_file_open"
+	collectorProgOnFileTruncate        = "on_file_truncate"
+	collectorProgOnIoUringOpcode       = "on_io_uring_opcode"
+	collectorProgOnIoUringRequest      = "on_io_uring_request"
+	collectorProgOnMmapFile            = "on_mmap_file"
+	collectorProgOnMoveMount           = "on_move_mount"
+	collectorProgOnPathChmod           = "on_path_chmod"
+	collectorProgOnPathChown           = "on_path_chown"
+	collectorProgOnPathChroot          = "on_path_chroot"
+	collectorProgOnPathLink            = "on_path_link"
+	collectorProgOnPathMkdir           = "on_path_mkdir"
+	collectorProgOnPathMknod           = "on_path_mknod"
+	collectorProgOnPathRename          = "on_path_rename"
+	collectorProgOnPathRmdir           = "on_path_rmdir"
+	collectorProgOnPathSymlink         = "on_path_symlink"
+	collectorProgOnPathTruncate        = "on_path_truncate"
+	collectorProgOnPathUnlink          = "on_path_unlink"
+	collectorProgOnSbMount             = "on_sb_mount"
+	collectorProgOnSbPivotroot         = "on_sb_pivotroot"
+	collectorProgOnSbUmount            = "on_sb_umount"
+	collectorProgOnSchedProcessExec    = "on_sched_process_exec"
+	collectorProgOnSchedProcessExit    = "on_sched_process_exit"
+	collectorProgOnSchedProcessFork    = "on_sched_process_fork"
+	collectorProgOnSignalGenerate      = "on_signal_generate"
+	collectorProgOnSockGraft           = "on_sock_graft"
+	collectorProgOnSocketBind          = "on_socket_bind"
+	collectorProgOnSocketConnect       = "on_socket_connect"
+	collectorProgOnSocketCreate        = "on_socket_create"
+	collectorProgOnSocketListen        = "on_socket_listen"
+	collectorProgOnSocketSendmsg       = "on_socket_sendmsg"
+	collectorProgOnSysEnter            = "on_sys_enter"
+	collectorProgOnSysExit             = "on_sys_exit"
+	collectorProgOnSysExitCalls        = "on_sys_exit_calls"
+	collectorProgOnTask                = "on_task"
+	collectorProgOnTaskFixSetgid       = "on_task_fix_setgid"
+	collectorProgOnTaskFixSetuid       = "on_task_fix_setuid"
+	collectorProgOnTrial               = "on_trial"
+	collectorVarAnchorChangeRecord     = "anchor_change_record"
+	collectorVarAnchorDnsRecord        = "anchor_dns_record"
+	collectorVarAnchorDuplicateCall    = "anchor_duplicate_call"
+	collectorVarAnchorDuplicateRecord  = "anchor_duplicate_record"
+	collectorVarAnchorExecRecord       = "anchor_exec_record"
+	collectorVarAnchorExitRecord       = "anchor_exit_record"
+	collectorVarAnchorFileOpenRecord   = "anchor_file_open_record"
+	collectorVarAnchorFileTimes        = "anchor_file_times"
+	collectorVarAnchorForkRecord       = "anchor_fork_record"
+	collectorVarAnchorMemoryRecord     = "anchor_memory_record"
+	collectorVarAnchorPrivilegeRecord  = "anchor_privilege_record"
+	collectorVarAnchorRecordKind       = "anchor_record_kind"
+	collectorVarAnchorSignalRecord     = "anchor_signal_record"
+	collectorVarAnchorSocketRecord     = "anchor_socket_record"
+	collectorVarCgroupByMemoryV1       = "cgroup_by_memory_v1"
+	collectorVarChownAtExit            = "chown_at_exit"
+	collectorVarExitTellsGroupDead     = "exit_tells_group_dead"
+	collectorVarGeneration             = "generation"
+	collectorVarHasCast                = "has_cast"
+	collectorVarHasLoop                = "has_loop"
+	collectorVarIteratorArea           = "iterator_area"
+	collectorVarKillGuarded            = "kill_guarded"
+	collectorVarModifyReturn           = "modify_return"
+	collectorVarOpcodeIsThird          = "opcode_is_third"
+	collectorVarTrialFired             = "trial_fired"
 )
 
 // loadCollector returns the embedded CollectionSpec for collector.
@@ -367,50 +396,65 @@ type collectorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type collectorProgramSpecs struct {
-	OnBprmCheck        *ebpf.ProgramSpec `ebpf:"on_bprm_check"`
-	OnCallExec         *ebpf.ProgramSpec `ebpf:"on_call_exec"`
-	OnCallMemfd        *ebpf.ProgramSpec `ebpf:"on_call_memfd"`
-	OnCallModule       *ebpf.ProgramSpec `ebpf:"on_call_module"`
-	OnCallPrivilege    *ebpf.ProgramSpec `ebpf:"on_call_privilege"`
-	OnCallSetxattr     *ebpf.ProgramSpec `ebpf:"on_call_setxattr"`
-	OnFileMprotect     *ebpf.ProgramSpec `ebpf:"on_file_mprotect"`
-	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
-	OnFileTruncate     *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
-	OnIoUringOpcode    *ebpf.ProgramSpec `ebpf:"on_io_uring_opcode"`
-	OnIoUringRequest   *ebpf.ProgramSpec `ebpf:"on_io_uring_request"`
-	OnMmapFile         *ebpf.ProgramSpec `ebpf:"on_mmap_file"`
-	OnMoveMount        *ebpf.ProgramSpec `ebpf:"on_move_mount"`
-	OnPathChmod        *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
-	OnPathChown        *ebpf.ProgramSpec `ebpf:"on_path_chown"`
-	OnPathChroot       *ebpf.ProgramSpec `ebpf:"on_path_chroot"`
-	OnPathLink         *ebpf.ProgramSpec `ebpf:"on_path_link"`
-	OnPathMkdir        *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
-	OnPathMknod        *ebpf.ProgramSpec `ebpf:"on_path_mknod"`
-	OnPathRename       *ebpf.ProgramSpec `ebpf:"on_path_rename"`
-	OnPathRmdir        *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
-	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
-	OnPathTruncate     *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
-	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
-	OnSbMount          *ebpf.ProgramSpec `ebpf:"on_sb_mount"`
-	OnSbPivotroot      *ebpf.ProgramSpec `ebpf:"on_sb_pivotroot"`
-	OnSbUmount         *ebpf.ProgramSpec `ebpf:"on_sb_umount"`
-	OnSchedProcessExec *ebpf.ProgramSpec `ebpf:"on_sched_process_exec"`
-	OnSchedProcessExit *ebpf.ProgramSpec `ebpf:"on_sched_process_exit"`
-	OnSchedProcessFork *ebpf.ProgramSpec `ebpf:"on_sched_process_fork"`
-	OnSignalGenerate   *ebpf.ProgramSpec `ebpf:"on_signal_generate"`
-	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
-	OnSocketBind       *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
-	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
-	OnSocketCreate     *ebpf.ProgramSpec `ebpf:"on_socket_create"`
-	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
-	OnSocketSendmsg    *ebpf.ProgramSpec `ebpf:"on_socket_sendmsg"`
-	OnSysEnter         *ebpf.ProgramSpec `ebpf:"on_sys_enter"`
-	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
-	OnSysExitCalls     *ebpf.ProgramSpec `ebpf:"on_sys_exit_calls"`
-	OnTask             *ebpf.ProgramSpec `ebpf:"on_task"`
-	OnTaskFixSetgid    *ebpf.ProgramSpec `ebpf:"on_task_fix_setgid"`
-	OnTaskFixSetuid    *ebpf.ProgramSpec `ebpf:"on_task_fix_setuid"`
-	OnTrial            *ebpf.ProgramSpec `ebpf:"on_trial"`
+	OnBprmCheck           *ebpf.ProgramSpec `ebpf:"on_bprm_check"`
+	OnCallAddKey          *ebpf.ProgramSpec `ebpf:"on_call_add_key"`
+	OnCallBpf             *ebpf.ProgramSpec `ebpf:"on_call_bpf"`
+	OnCallCapset          *ebpf.ProgramSpec `ebpf:"on_call_capset"`
+	OnCallDuplicate       *ebpf.ProgramSpec `ebpf:"on_call_duplicate"`
+	OnCallExec            *ebpf.ProgramSpec `ebpf:"on_call_exec"`
+	OnCallIoUringSetup    *ebpf.ProgramSpec `ebpf:"on_call_io_uring_setup"`
+	OnCallKeyctl          *ebpf.ProgramSpec `ebpf:"on_call_keyctl"`
+	OnCallMemfd           *ebpf.ProgramSpec `ebpf:"on_call_memfd"`
+	OnCallModule          *ebpf.ProgramSpec `ebpf:"on_call_module"`
+	OnCallPerfEventOpen   *ebpf.ProgramSpec `ebpf:"on_call_perf_event_open"`
+	OnCallProcessVmReadv  *ebpf.ProgramSpec `ebpf:"on_call_process_vm_readv"`
+	OnCallProcessVmWritev *ebpf.ProgramSpec `ebpf:"on_call_process_vm_writev"`
+	OnCallPtrace          *ebpf.ProgramSpec `ebpf:"on_call_ptrace"`
+	OnCallRequestKey      *ebpf.ProgramSpec `ebpf:"on_call_request_key"`
+	OnCallSetgroups       *ebpf.ProgramSpec `ebpf:"on_call_setgroups"`
+	OnCallSetgroups16     *ebpf.ProgramSpec `ebpf:"on_call_setgroups16"`
+	OnCallSetns           *ebpf.ProgramSpec `ebpf:"on_call_setns"`
+	OnCallSetxattr        *ebpf.ProgramSpec `ebpf:"on_call_setxattr"`
+	OnCallUnshare         *ebpf.ProgramSpec `ebpf:"on_call_unshare"`
+	OnCallUserfaultfd     *ebpf.ProgramSpec `ebpf:"on_call_userfaultfd"`
+	OnFileMprotect        *ebpf.ProgramSpec `ebpf:"on_file_mprotect"`
+	OnFileOpen            *ebpf.ProgramSpec `ebpf:"on_file_open"`
+	OnFileTruncate        *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
+	OnIoUringOpcode       *ebpf.ProgramSpec `ebpf:"on_io_uring_opcode"`
+	OnIoUringRequest      *ebpf.ProgramSpec `ebpf:"on_io_uring_request"`
+	OnMmapFile            *ebpf.ProgramSpec `ebpf:"on_mmap_file"`
+	OnMoveMount           *ebpf.ProgramSpec `ebpf:"on_move_mount"`
+	OnPathChmod           *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
+	OnPathChown           *ebpf.ProgramSpec `ebpf:"on_path_chown"`
+	OnPathChroot          *ebpf.ProgramSpec `ebpf:"on_path_chroot"`
+	OnPathLink            *ebpf.ProgramSpec `ebpf:"on_path_link"`
+	OnPathMkdir           *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
+	OnPathMknod           *ebpf.ProgramSpec `ebpf:"on_path_mknod"`
+	OnPathRename          *ebpf.ProgramSpec `ebpf:"on_path_rename"`
+	OnPathRmdir           *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
+	OnPathSymlink         *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
+	OnPathTruncate        *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
+	OnPathUnlink          *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
+	OnSbMount             *ebpf.ProgramSpec `ebpf:"on_sb_mount"`
+	OnSbPivotroot         *ebpf.ProgramSpec `ebpf:"on_sb_pivotroot"`
+	OnSbUmount            *ebpf.ProgramSpec `ebpf:"on_sb_umount"`
+	OnSchedProcessExec    *ebpf.ProgramSpec `ebpf:"on_sched_process_exec"`
+	OnSchedProcessExit    *ebpf.ProgramSpec `ebpf:"on_sched_process_exit"`
+	OnSchedProcessFork    *ebpf.ProgramSpec `ebpf:"on_sched_process_fork"`
+	OnSignalGenerate      *ebpf.ProgramSpec `ebpf:"on_signal_generate"`
+	OnSockGraft           *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
+	OnSocketBind          *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
+	OnSocketConnect       *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
+	OnSocketCreate        *ebpf.ProgramSpec `ebpf:"on_socket_create"`
+	OnSocketListen        *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
+	OnSocketSendmsg       *ebpf.ProgramSpec `ebpf:"on_socket_sendmsg"`
+	OnSysEnter            *ebpf.ProgramSpec `ebpf:"on_sys_enter"`
+	OnSysExit             *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
+	OnSysExitCalls        *ebpf.ProgramSpec `ebpf:"on_sys_exit_calls"`
+	OnTask                *ebpf.ProgramSpec `ebpf:"on_task"`
+	OnTaskFixSetgid       *ebpf.ProgramSpec `ebpf:"on_task_fix_setgid"`
+	OnTaskFixSetuid       *ebpf.ProgramSpec `ebpf:"on_task_fix_setuid"`
+	OnTrial               *ebpf.ProgramSpec `ebpf:"on_trial"`
 }
 
 // collectorMapSpecs contains maps before they are loaded into the kernel.
@@ -453,9 +497,12 @@ type collectorMapSpecs struct {
 type collectorVariableSpecs struct {
 	AnchorChangeRecord    *ebpf.VariableSpec `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.VariableSpec `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.VariableSpec `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.VariableSpec `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.VariableSpec `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.VariableSpec `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.VariableSpec `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.VariableSpec `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.VariableSpec `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.VariableSpec `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.VariableSpec `ebpf:"anchor_privilege_record"`
@@ -564,9 +611,12 @@ func (m *collectorMaps) Close() error {
 type collectorVariables struct {
 	AnchorChangeRecord    *ebpf.Variable `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.Variable `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.Variable `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.Variable `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.Variable `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.Variable `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.Variable `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.Variable `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.Variable `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.Variable `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.Variable `ebpf:"anchor_privilege_record"`
@@ -590,60 +640,90 @@ type collectorVariables struct {
 //
 // It can be passed to loadCollectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type collectorPrograms struct {
-	OnBprmCheck        *ebpf.Program `ebpf:"on_bprm_check"`
-	OnCallExec         *ebpf.Program `ebpf:"on_call_exec"`
-	OnCallMemfd        *ebpf.Program `ebpf:"on_call_memfd"`
-	OnCallModule       *ebpf.Program `ebpf:"on_call_module"`
-	OnCallPrivilege    *ebpf.Program `ebpf:"on_call_privilege"`
-	OnCallSetxattr     *ebpf.Program `ebpf:"on_call_setxattr"`
-	OnFileMprotect     *ebpf.Program `ebpf:"on_file_mprotect"`
-	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
-	OnFileTruncate     *ebpf.Program `ebpf:"on_file_truncate"`
-	OnIoUringOpcode    *ebpf.Program `ebpf:"on_io_uring_opcode"`
-	OnIoUringRequest   *ebpf.Program `ebpf:"on_io_uring_request"`
-	OnMmapFile         *ebpf.Program `ebpf:"on_mmap_file"`
-	OnMoveMount        *ebpf.Program `ebpf:"on_move_mount"`
-	OnPathChmod        *ebpf.Program `ebpf:"on_path_chmod"`
-	OnPathChown        *ebpf.Program `ebpf:"on_path_chown"`
-	OnPathChroot       *ebpf.Program `ebpf:"on_path_chroot"`
-	OnPathLink         *ebpf.Program `ebpf:"on_path_link"`
-	OnPathMkdir        *ebpf.Program `ebpf:"on_path_mkdir"`
-	OnPathMknod        *ebpf.Program `ebpf:"on_path_mknod"`
-	OnPathRename       *ebpf.Program `ebpf:"on_path_rename"`
-	OnPathRmdir        *ebpf.Program `ebpf:"on_path_rmdir"`
-	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
-	OnPathTruncate     *ebpf.Program `ebpf:"on_path_truncate"`
-	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
-	OnSbMount          *ebpf.Program `ebpf:"on_sb_mount"`
-	OnSbPivotroot      *ebpf.Program `ebpf:"on_sb_pivotroot"`
-	OnSbUmount         *ebpf.Program `ebpf:"on_sb_umount"`
-	OnSchedProcessExec *ebpf.Program `ebpf:"on_sched_process_exec"`
-	OnSchedProcessExit *ebpf.Program `ebpf:"on_sched_process_exit"`
-	OnSchedProcessFork *ebpf.Program `ebpf:"on_sched_process_fork"`
-	OnSignalGenerate   *ebpf.Program `ebpf:"on_signal_generate"`
-	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
-	OnSocketBind       *ebpf.Program `ebpf:"on_socket_bind"`
-	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
-	OnSocketCreate     *ebpf.Program `ebpf:"on_socket_create"`
-	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
-	OnSocketSendmsg    *ebpf.Program `ebpf:"on_socket_sendmsg"`
-	OnSysEnter         *ebpf.Program `ebpf:"on_sys_enter"`
-	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
-	OnSysExitCalls     *ebpf.Program `ebpf:"on_sys_exit_calls"`
-	OnTask             *ebpf.Program `ebpf:"on_task"`
-	OnTaskFixSetgid    *ebpf.Program `ebpf:"on_task_fix_setgid"`
-	OnTaskFixSetuid    *ebpf.Program `ebpf:"on_task_fix_setuid"`
-	OnTrial            *ebpf.Program `ebpf:"on_trial"`
+	OnBprmCheck           *ebpf.Program `ebpf:"on_bprm_check"`
+	OnCallAddKey          *ebpf.Program `ebpf:"on_call_add_key"`
+	OnCallBpf             *ebpf.Program `ebpf:"on_call_bpf"`
+	OnCallCapset          *ebpf.Program `ebpf:"on_call_capset"`
+	OnCallDuplicate       *ebpf.Program `ebpf:"on_call_duplicate"`
+	OnCallExec            *ebpf.Program `ebpf:"on_call_exec"`
+	OnCallIoUringSetup    *ebpf.Program `ebpf:"on_call_io_uring_setup"`
+	OnCallKeyctl          *ebpf.Program `ebpf:"on_call_keyctl"`
+	OnCallMemfd           *ebpf.Program `ebpf:"on_call_memfd"`
+	OnCallModule          *ebpf.Program `ebpf:"on_call_module"`
+	OnCallPerfEventOpen   *ebpf.Program `ebpf:"on_call_perf_event_open"`
+	OnCallProcessVmReadv  *ebpf.Program `ebpf:"on_call_process_vm_readv"`
+	OnCallProcessVmWritev *ebpf.Program `ebpf:"on_call_process_vm_writev"`
+	OnCallPtrace          *ebpf.Program `ebpf:"on_call_ptrace"`
+	OnCallRequestKey      *ebpf.Program `ebpf:"on_call_request_key"`
+	OnCallSetgroups       *ebpf.Program `ebpf:"on_call_setgroups"`
+	OnCallSetgroups16     *ebpf.Program `ebpf:"on_call_setgroups16"`
+	OnCallSetns           *ebpf.Program `ebpf:"on_call_setns"`
+	OnCallSetxattr        *ebpf.Program `ebpf:"on_call_setxattr"`
+	OnCallUnshare         *ebpf.Program `ebpf:"on_call_unshare"`
+	OnCallUserfaultfd     *ebpf.Program `ebpf:"on_call_userfaultfd"`
+	OnFileMprotect        *ebpf.Program `ebpf:"on_file_mprotect"`
+	OnFileOpen            *ebpf.Program `ebpf:"on_file_open"`
+	OnFileTruncate        *ebpf.Program `ebpf:"on_file_truncate"`
+	OnIoUringOpcode       *ebpf.Program `ebpf:"on_io_uring_opcode"`
+	OnIoUringRequest      *ebpf.Program `ebpf:"on_io_uring_request"`
+	OnMmapFile            *ebpf.Program `ebpf:"on_mmap_file"`
+	OnMoveMount           *ebpf.Program `ebpf:"on_move_mount"`
+	OnPathChmod           *ebpf.Program `ebpf:"on_path_chmod"`
+	OnPathChown           *ebpf.Program `ebpf:"on_path_chown"`
+	OnPathChroot          *ebpf.Program `ebpf:"on_path_chroot"`
+	OnPathLink            *ebpf.Program `ebpf:"on_path_link"`
+	OnPathMkdir           *ebpf.Program `ebpf:"on_path_mkdir"`
+	OnPathMknod           *ebpf.Program `ebpf:"on_path_mknod"`
+	OnPathRename          *ebpf.Program `ebpf:"on_path_rename"`
+	OnPathRmdir           *ebpf.Program `ebpf:"on_path_rmdir"`
+	OnPathSymlink         *ebpf.Program `ebpf:"on_path_symlink"`
+	OnPathTruncate        *ebpf.Program `ebpf:"on_path_truncate"`
+	OnPathUnlink          *ebpf.Program `ebpf:"on_path_unlink"`
+	OnSbMount             *ebpf.Program `ebpf:"on_sb_mount"`
+	OnSbPivotroot         *ebpf.Program `ebpf:"on_sb_pivotroot"`
+	OnSbUmount            *ebpf.Program `ebpf:"on_sb_umount"`
+	OnSchedProcessExec    *ebpf.Program `ebpf:"on_sched_process_exec"`
+	OnSchedProcessExit    *ebpf.Program `ebpf:"on_sched_process_exit"`
+	OnSchedProcessFork    *ebpf.Program `ebpf:"on_sched_process_fork"`
+	OnSignalGenerate      *ebpf.Program `ebpf:"on_signal_generate"`
+	OnSockGraft           *ebpf.Program `ebpf:"on_sock_graft"`
+	OnSocketBind          *ebpf.Program `ebpf:"on_socket_bind"`
+	OnSocketConnect       *ebpf.Program `ebpf:"on_socket_connect"`
+	OnSocketCreate        *ebpf.Program `ebpf:"on_socket_create"`
+	OnSocketListen        *ebpf.Program `ebpf:"on_socket_listen"`
+	OnSocketSendmsg       *ebpf.Program `ebpf:"on_socket_sendmsg"`
+	OnSysEnter            *ebpf.Program `ebpf:"on_sys_enter"`
+	OnSysExit             *ebpf.Program `ebpf:"on_sys_exit"`
+	OnSysExitCalls        *ebpf.Program `ebpf:"on_sys_exit_calls"`
+	OnTask                *ebpf.Program `ebpf:"on_task"`
+	OnTaskFixSetgid       *ebpf.Program `ebpf:"on_task_fix_setgid"`
+	OnTaskFixSetuid       *ebpf.Program `ebpf:"on_task_fix_setuid"`
+	OnTrial               *ebpf.Program `ebpf:"on_trial"`
 }
 
 func (p *collectorPrograms) Close() error {
 	return _CollectorClose(
 		p.OnBprmCheck,
+		p.OnCallAddKey,
+		p.OnCallBpf,
+		p.OnCallCapset,
+		p.OnCallDuplicate,
 		p.OnCallExec,
+		p.OnCallIoUringSetup,
+		p.OnCallKeyctl,
 		p.OnCallMemfd,
 		p.OnCallModule,
-		p.OnCallPrivilege,
+		p.OnCallPerfEventOpen,
+		p.OnCallProcessVmReadv,
+		p.OnCallProcessVmWritev,
+		p.OnCallPtrace,
+		p.OnCallRequestKey,
+		p.OnCallSetgroups,
+		p.OnCallSetgroups16,
+		p.OnCallSetns,
 		p.OnCallSetxattr,
+		p.OnCallUnshare,
+		p.OnCallUserfaultfd,
 		p.OnFileMprotect,
 		p.OnFileOpen,
 		p.OnFileTruncate,

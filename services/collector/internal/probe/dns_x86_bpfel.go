@@ -13,6 +13,37 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type dnsAsker struct {
+	_      structs.HostLayout
+	Header struct {
+		_                     structs.HostLayout
+		Size                  uint32
+		Kind                  uint32
+		BoottimeNs            uint64
+		StartBoottimeNs       uint64
+		ParentStartBoottimeNs uint64
+		CgroupId              uint64
+		EffectiveCapabilities uint64
+		Tgid                  uint32
+		Tid                   uint32
+		ParentTgid            uint32
+		Uid                   uint32
+		Gid                   uint32
+		EffectiveUid          uint32
+		EffectiveGid          uint32
+		LoginUid              uint32
+		MntNs                 uint32
+		PidNs                 uint32
+		NetNs                 uint32
+		UserNs                uint32
+		Comm                  [16]int8
+		Result                int64
+		Flags                 uint32
+		Guard                 uint32
+	}
+	Cgroup uint64
+}
+
 type dnsBucket struct {
 	_        structs.HostLayout
 	UrgentNs uint64
@@ -22,8 +53,33 @@ type dnsBucket struct {
 type dnsDnsBuild struct {
 	_ structs.HostLayout
 	R struct {
-		_          structs.HostLayout
-		Header     dnsRecordHeader
+		_      structs.HostLayout
+		Header struct {
+			_                     structs.HostLayout
+			Size                  uint32
+			Kind                  uint32
+			BoottimeNs            uint64
+			StartBoottimeNs       uint64
+			ParentStartBoottimeNs uint64
+			CgroupId              uint64
+			EffectiveCapabilities uint64
+			Tgid                  uint32
+			Tid                   uint32
+			ParentTgid            uint32
+			Uid                   uint32
+			Gid                   uint32
+			EffectiveUid          uint32
+			EffectiveGid          uint32
+			LoginUid              uint32
+			MntNs                 uint32
+			PidNs                 uint32
+			NetNs                 uint32
+			UserNs                uint32
+			Comm                  [16]int8
+			Result                int64
+			Flags                 uint32
+			Guard                 uint32
+		}
 		Family     uint16
 		LocalPort  uint16
 		RemotePort uint16
@@ -31,13 +87,27 @@ type dnsDnsBuild struct {
 		Local      [16]uint8
 		Remote     [16]uint8
 		WholeLen   uint32
-		Pad        uint32
+		Protocol   uint32
 	}
-	Message [1024]uint8
-	Name    [496]uint8
-	Key     dnsGuardNameKey
-	_       [4]byte
+	Message  [1024]uint8
+	Name     [496]uint8
+	Key      dnsGuardNameKey
+	_        [4]byte
+	Asker    dnsAsker
+	Position dnsPosition
+	At       uint32
+	_        [4]byte
 }
+
+type dnsDuplicateCall uint32
+
+const (
+	dnsDuplicateCallDUPLICATE_DUP         dnsDuplicateCall = 1
+	dnsDuplicateCallDUPLICATE_DUP2        dnsDuplicateCall = 2
+	dnsDuplicateCallDUPLICATE_DUP3        dnsDuplicateCall = 3
+	dnsDuplicateCallDUPLICATE_FCNTL       dnsDuplicateCall = 4
+	dnsDuplicateCallDUPLICATE_PIDFD_GETFD dnsDuplicateCall = 5
+)
 
 type dnsGuardNameKey struct {
 	_          structs.HostLayout
@@ -73,37 +143,24 @@ type dnsIdentity struct {
 	Digest [32]uint8
 }
 
+type dnsPosition struct {
+	_      structs.HostLayout
+	Next   uint32
+	Length uint16
+	Octets uint8
+	Pad    uint8
+}
+
+type dnsPositionKey struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Out    uint64
+}
+
 type dnsProgress struct {
 	_            structs.HostLayout
 	Acknowledged uint64
 	Freed        uint64
-}
-
-type dnsRecordHeader struct {
-	_                     structs.HostLayout
-	Size                  uint32
-	Kind                  uint32
-	BoottimeNs            uint64
-	StartBoottimeNs       uint64
-	ParentStartBoottimeNs uint64
-	CgroupId              uint64
-	EffectiveCapabilities uint64
-	Tgid                  uint32
-	Tid                   uint32
-	ParentTgid            uint32
-	Uid                   uint32
-	Gid                   uint32
-	EffectiveUid          uint32
-	EffectiveGid          uint32
-	LoginUid              uint32
-	MntNs                 uint32
-	PidNs                 uint32
-	NetNs                 uint32
-	UserNs                uint32
-	Comm                  [16]int8
-	Result                int64
-	Flags                 uint32
-	Guard                 uint32
 }
 
 type dnsRecordKind uint32
@@ -160,7 +217,8 @@ const (
 	dnsRecordKindRECORD_PERF_EVENT_OPEN  dnsRecordKind = 49
 	dnsRecordKindRECORD_IO_URING_SETUP   dnsRecordKind = 50
 	dnsRecordKindRECORD_IO_URING         dnsRecordKind = 51
-	dnsRecordKindRECORD_KINDS            dnsRecordKind = 52
+	dnsRecordKindRECORD_DUPLICATE        dnsRecordKind = 52
+	dnsRecordKindRECORD_KINDS            dnsRecordKind = 53
 )
 
 type dnsSettings struct {
@@ -205,6 +263,7 @@ const (
 	dnsMapGuardSettings         = "guard_settings"
 	dnsMapHomes                 = "homes"
 	dnsMapIdentity              = "identity"
+	dnsMapPositions             = "positions"
 	dnsMapProgress              = "progress"
 	dnsMapSettings              = "settings"
 	dnsMapShortfalls            = "shortfalls"
@@ -219,9 +278,12 @@ const (
 	dnsProgOnIngress            = "on_ingress"
 	dnsVarAnchorChangeRecord    = "anchor_change_record"
 	dnsVarAnchorDnsRecord       = "anchor_dns_record"
+	dnsVarAnchorDuplicateCall   = "anchor_duplicate_call"
+	dnsVarAnchorDuplicateRecord = "anchor_duplicate_record"
 	dnsVarAnchorExecRecord      = "anchor_exec_record"
 	dnsVarAnchorExitRecord      = "anchor_exit_record"
 	dnsVarAnchorFileOpenRecord  = "anchor_file_open_record"
+	dnsVarAnchorFileTimes       = "anchor_file_times"
 	dnsVarAnchorForkRecord      = "anchor_fork_record"
 	dnsVarAnchorMemoryRecord    = "anchor_memory_record"
 	dnsVarAnchorPrivilegeRecord = "anchor_privilege_record"
@@ -293,6 +355,7 @@ type dnsMapSpecs struct {
 	GuardSettings       *ebpf.MapSpec `ebpf:"guard_settings"`
 	Homes               *ebpf.MapSpec `ebpf:"homes"`
 	Identity            *ebpf.MapSpec `ebpf:"identity"`
+	Positions           *ebpf.MapSpec `ebpf:"positions"`
 	Progress            *ebpf.MapSpec `ebpf:"progress"`
 	Settings            *ebpf.MapSpec `ebpf:"settings"`
 	Shortfalls          *ebpf.MapSpec `ebpf:"shortfalls"`
@@ -311,9 +374,12 @@ type dnsMapSpecs struct {
 type dnsVariableSpecs struct {
 	AnchorChangeRecord    *ebpf.VariableSpec `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.VariableSpec `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.VariableSpec `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.VariableSpec `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.VariableSpec `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.VariableSpec `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.VariableSpec `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.VariableSpec `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.VariableSpec `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.VariableSpec `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.VariableSpec `ebpf:"anchor_privilege_record"`
@@ -355,6 +421,7 @@ type dnsMaps struct {
 	GuardSettings       *ebpf.Map `ebpf:"guard_settings"`
 	Homes               *ebpf.Map `ebpf:"homes"`
 	Identity            *ebpf.Map `ebpf:"identity"`
+	Positions           *ebpf.Map `ebpf:"positions"`
 	Progress            *ebpf.Map `ebpf:"progress"`
 	Settings            *ebpf.Map `ebpf:"settings"`
 	Shortfalls          *ebpf.Map `ebpf:"shortfalls"`
@@ -380,6 +447,7 @@ func (m *dnsMaps) Close() error {
 		m.GuardSettings,
 		m.Homes,
 		m.Identity,
+		m.Positions,
 		m.Progress,
 		m.Settings,
 		m.Shortfalls,
@@ -399,9 +467,12 @@ func (m *dnsMaps) Close() error {
 type dnsVariables struct {
 	AnchorChangeRecord    *ebpf.Variable `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.Variable `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.Variable `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.Variable `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.Variable `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.Variable `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.Variable `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.Variable `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.Variable `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.Variable `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.Variable `ebpf:"anchor_privilege_record"`

@@ -2,7 +2,6 @@ package probe
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -38,8 +37,10 @@ type Hook struct {
 	Place  Place
 	// Function of the kernel that asks an LSM hook; empty for security_NAME.
 	Function string
-	// Program is the C function.
+	// Program is the C function; of a Call with Each its first part.
 	Program string
+	// Each says that each call has a program of its own, Program_CALL.
+	Each bool
 	// Kind of its records, 0 if it makes several; of a Call callKinds has it.
 	Kind record.Kind
 	// Calls are the system calls of a Call, without prefix.
@@ -58,6 +59,15 @@ func (h Hook) function() string {
 		return h.Function
 	}
 	return "security_" + h.Name
+}
+
+// programOf is the C function for one of the hook's places.
+func (h Hook) programOf(place string) string {
+	if !h.Each {
+		return h.Program
+	}
+	call, _ := callOf(place)
+	return h.Program + "_" + call
 }
 
 // iterator is the one hook that user space runs.
@@ -129,14 +139,19 @@ var calls = []Hook{
 	{Name: "exec", Family: "process", Place: Call, Program: "on_call_exec", Calls: []string{"execve", "execveat"}, Without: "failed execs are not seen"},
 	{Name: "module", Family: "privilege", Place: Call, Program: "on_call_module", Calls: []string{"init_module", "finit_module", "delete_module"},
 		Without: "kernel modules are not seen"},
-	{Name: "privilege", Family: "privilege", Place: Call, Program: "on_call_privilege", Calls: privilegeCalls,
+	{Name: "duplicate", Family: "network", Place: Call, Program: "on_call_duplicate", Calls: duplicateCalls,
+		Without: "sockets that become a program's input or output are not seen"},
+	{Name: "privilege", Family: "privilege", Place: Call, Program: "on_call", Each: true, Calls: privilegeCalls,
 		Without: "uses of privilege are not seen"},
 }
 
 // callsAtOnce is all of calls in one place, where the kernel's type information lacks some of their functions.
 var callsAtOnce = []Hook{
-	{Name: "sys_exit", Family: "privilege", Program: "on_sys_exit_calls", Without: "failed execs, memory files, modules and uses of privilege are not seen"},
+	{Name: "sys_exit", Family: "privilege", Program: "on_sys_exit_calls", Without: "failed execs, memory files, modules, uses of privilege and sockets as input or output are not seen"},
 }
+
+// duplicateCalls also has fcntl64, by which only 32-bit programs go.
+var duplicateCalls = []string{"dup", "dup2", "dup3", "fcntl", "fcntl64", "pidfd_getfd"}
 
 var privilegeCalls = []string{
 	"add_key", "bpf", "capset", "io_uring_setup", "keyctl", "perf_event_open", "process_vm_readv", "process_vm_writev",
@@ -158,7 +173,7 @@ func callsOf(k kernel.Kernel) []Hook {
 	}
 	for _, hook := range calls {
 		for _, call := range hook.Calls {
-			if optional := call == "setgroups16"; !optional && len(functionsOf([]string{call}, k)) == 0 {
+			if optional := call == "setgroups16" || call == "fcntl64"; !optional && len(functionsOf([]string{call}, k)) == 0 {
 				return callsAtOnce
 			}
 		}
@@ -222,7 +237,8 @@ var callKinds = map[string]record.Kind{
 	"perf_event_open": record.PerfEventOpen, "process_vm_readv": record.ProcessVMRead,
 	"process_vm_writev": record.ProcessVMWrite, "ptrace": record.Ptrace, "request_key": record.Keyctl,
 	"setgroups": record.Setgroups, "setgroups16": record.Setgroups, "setns": record.Setns, "unshare": record.Unshare,
-	"userfaultfd": record.Userfaultfd,
+	"userfaultfd": record.Userfaultfd, "dup": record.Duplicate, "dup2": record.Duplicate, "dup3": record.Duplicate,
+	"fcntl": record.Duplicate, "fcntl64": record.Duplicate, "pidfd_getfd": record.Duplicate,
 }
 
 // Program is one that is attached: a hook has one for each of its places.
@@ -238,12 +254,7 @@ func (p Program) Call() (name string, native bool) {
 	if p.Hook.Place != Call {
 		return "", false
 	}
-	for i, prefix := range abiPrefixes {
-		if call, ok := strings.CutPrefix(p.Place, prefix); ok {
-			return call, i < nativePrefixes
-		}
-	}
-	return p.Place, false
+	return callOf(p.Place)
 }
 
 // Kind is that of the program's records, 0 if it makes several.

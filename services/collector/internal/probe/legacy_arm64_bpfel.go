@@ -21,8 +21,8 @@ type legacyArea struct {
 	Mnt        uint64
 	PathAt     uint64
 	ArgvCopied uint64
-	Record     [49336]uint8
-	_          [3376]byte
+	Record     [49368]uint8
+	_          [3344]byte
 }
 
 type legacyBucket struct {
@@ -30,6 +30,16 @@ type legacyBucket struct {
 	UrgentNs uint64
 	BulkNs   uint64
 }
+
+type legacyDuplicateCall uint32
+
+const (
+	legacyDuplicateCallDUPLICATE_DUP         legacyDuplicateCall = 1
+	legacyDuplicateCallDUPLICATE_DUP2        legacyDuplicateCall = 2
+	legacyDuplicateCallDUPLICATE_DUP3        legacyDuplicateCall = 3
+	legacyDuplicateCallDUPLICATE_FCNTL       legacyDuplicateCall = 4
+	legacyDuplicateCallDUPLICATE_PIDFD_GETFD legacyDuplicateCall = 5
+)
 
 type legacyGuardFileKey struct {
 	_          structs.HostLayout
@@ -183,7 +193,8 @@ const (
 	legacyRecordKindRECORD_PERF_EVENT_OPEN  legacyRecordKind = 49
 	legacyRecordKindRECORD_IO_URING_SETUP   legacyRecordKind = 50
 	legacyRecordKindRECORD_IO_URING         legacyRecordKind = 51
-	legacyRecordKindRECORD_KINDS            legacyRecordKind = 52
+	legacyRecordKindRECORD_DUPLICATE        legacyRecordKind = 52
+	legacyRecordKindRECORD_KINDS            legacyRecordKind = 53
 )
 
 type legacySettings struct {
@@ -229,99 +240,117 @@ type legacySyscallsUsed struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	legacyMapAreas                 = "areas"
-	legacyMapAwake                 = "awake"
-	legacyMapBuckets               = "buckets"
-	legacyMapBulk                  = "bulk"
-	legacyMapGuardFiles            = "guard_files"
-	legacyMapGuardKeys             = "guard_keys"
-	legacyMapGuardNames            = "guard_names"
-	legacyMapGuardNetworks         = "guard_networks"
-	legacyMapGuardPaths            = "guard_paths"
-	legacyMapGuardProperties       = "guard_properties"
-	legacyMapGuardScopes           = "guard_scopes"
-	legacyMapGuardSettings         = "guard_settings"
-	legacyMapHomes                 = "homes"
-	legacyMapIdentity              = "identity"
-	legacyMapPeerInterests         = "peer_interests"
-	legacyMapPeers                 = "peers"
-	legacyMapPrefixes              = "prefixes"
-	legacyMapProgress              = "progress"
-	legacyMapSettings              = "settings"
-	legacyMapShortfalls            = "shortfalls"
-	legacyMapShortfallsOther       = "shortfalls_other"
-	legacyMapSigns                 = "signs"
-	legacyMapSyscallsUsed          = "syscalls_used"
-	legacyMapTold                  = "told"
-	legacyMapToldLeftOut           = "told_left_out"
-	legacyMapUrgent                = "urgent"
-	legacyMapWorkloads             = "workloads"
-	legacyMapWorkloadsGeneration   = "workloads_generation"
-	legacyProgOnBprmCheck          = "on_bprm_check"
-	legacyProgOnCallExec           = "on_call_exec"
-	legacyProgOnCallMemfd          = "on_call_memfd"
-	legacyProgOnCallModule         = "on_call_module"
-	legacyProgOnCallPrivilege      = "on_call_privilege"
-	legacyProgOnCallSetxattr       = "on_call_setxattr"
-	legacyProgOnFileMprotect       = "on_file_mprotect"
-	legacyProgOnFileOpen           = "on_file_open"
-	legacyProgOnFileTruncate       = "on_file_truncate"
-	legacyProgOnIoUringOpcode      = "on_io_uring_opcode"
-	legacyProgOnIoUringRequest     = "on_io_uring_request"
-	legacyProgOnMmapFile           = "on_mmap_file"
-	legacyProgOnMoveMount          = "on_move_mount"
-	legacyProgOnPathChmod          = "on_path_chmod"
-	legacyProgOnPathChown          = "on_path_chown"
-	legacyProgOnPathChroot         = "on_path_chroot"
-	legacyProgOnPathLink           = "on_path_link"
-	legacyProgOnPathMkdir          = "on_path_mkdir"
-	legacyProgOnPathMknod          = "on_path_mknod"
-	legacyProgOnPathRename         = "on_path_rename"
-	legacyProgOnPathRmdir          = "on_path_rmdir"
-	legacyProgOnPathSymlink        = "on_path_symlink"
-	legacyProgOnPathTruncate       = "on_path_truncate"
-	legacyProgOnPathUnlink         = "on_path_unlink"
-	legacyProgOnSbMount            = "on_sb_mount"
-	legacyProgOnSbPivotroot        = "on_sb_pivotroot"
-	legacyProgOnSbUmount           = "on_sb_umount"
-	legacyProgOnSchedProcessExec   = "on_sched_process_exec"
-	legacyProgOnSchedProcessExit   = "on_sched_process_exit"
-	legacyProgOnSchedProcessFork   = "on_sched_process_fork"
-	legacyProgOnSignalGenerate     = "on_signal_generate"
-	legacyProgOnSockGraft          = "on_sock_graft"
-	legacyProgOnSocketBind         = "on_socket_bind"
-	legacyProgOnSocketConnect      = "on_socket_connect"
-	legacyProgOnSocketCreate       = "on_socket_create"
-	legacyProgOnSocketListen       = "on_socket_listen"
-	legacyProgOnSocketSendmsg      = "on_socket_sendmsg"
-	legacyProgOnSysEnter           = "on_sys_enter"
-	legacyProgOnSysExit            = "on_sys_exit"
-	legacyProgOnSysExitCalls       = "on_sys_exit_calls"
-	legacyProgOnTask               = "on_task"
-	legacyProgOnTaskFixSetgid      = "on_task_fix_setgid"
-	legacyProgOnTaskFixSetuid      = "on_task_fix_setuid"
-	legacyProgOnTrial              = "on_trial"
-	legacyVarAnchorChangeRecord    = "anchor_change_record"
-	legacyVarAnchorDnsRecord       = "anchor_dns_record"
-	legacyVarAnchorExecRecord      = "anchor_exec_record"
-	legacyVarAnchorExitRecord      = "anchor_exit_record"
-	legacyVarAnchorFileOpenRecord  = "anchor_file_open_record"
-	legacyVarAnchorForkRecord      = "anchor_fork_record"
-	legacyVarAnchorMemoryRecord    = "anchor_memory_record"
-	legacyVarAnchorPrivilegeRecord = "anchor_privilege_record"
-	legacyVarAnchorRecordKind      = "anchor_record_kind"
-	legacyVarAnchorSignalRecord    = "anchor_signal_record"
-	legacyVarAnchorSocketRecord    = "anchor_socket_record"
-	legacyVarCgroupByMemoryV1      = "cgroup_by_memory_v1"
-	legacyVarChownAtExit           = "chown_at_exit"
-	legacyVarExitTellsGroupDead    = "exit_tells_group_dead"
-	legacyVarGeneration            = "generation"
-	legacyVarHasLoop               = "has_loop"
-	legacyVarIteratorArea          = "iterator_area"
-	legacyVarKillGuarded           = "kill_guarded"
-	legacyVarModifyReturn          = "modify_return"
-	legacyVarOpcodeIsThird         = "opcode_is_third"
-	legacyVarTrialFired            = "trial_fired"
+	legacyMapAreas                  = "areas"
+	legacyMapAwake                  = "awake"
+	legacyMapBuckets                = "buckets"
+	legacyMapBulk                   = "bulk"
+	legacyMapGuardFiles             = "guard_files"
+	legacyMapGuardKeys              = "guard_keys"
+	legacyMapGuardNames             = "guard_names"
+	legacyMapGuardNetworks          = "guard_networks"
+	legacyMapGuardPaths             = "guard_paths"
+	legacyMapGuardProperties        = "guard_properties"
+	legacyMapGuardScopes            = "guard_scopes"
+	legacyMapGuardSettings          = "guard_settings"
+	legacyMapHomes                  = "homes"
+	legacyMapIdentity               = "identity"
+	legacyMapPeerInterests          = "peer_interests"
+	legacyMapPeers                  = "peers"
+	legacyMapPrefixes               = "prefixes"
+	legacyMapProgress               = "progress"
+	legacyMapSettings               = "settings"
+	legacyMapShortfalls             = "shortfalls"
+	legacyMapShortfallsOther        = "shortfalls_other"
+	legacyMapSigns                  = "signs"
+	legacyMapSyscallsUsed           = "syscalls_used"
+	legacyMapTold                   = "told"
+	legacyMapToldLeftOut            = "told_left_out"
+	legacyMapUrgent                 = "urgent"
+	legacyMapWorkloads              = "workloads"
+	legacyMapWorkloadsGeneration    = "workloads_generation"
+	legacyProgOnBprmCheck           = "on_bprm_check"
+	legacyProgOnCallAddKey          = "on_call_add_key"
+	legacyProgOnCallBpf             = "on_call_bpf"
+	legacyProgOnCallCapset          = "on_call_capset"
+	legacyProgOnCallDuplicate       = "on_call_duplicate"
+	legacyProgOnCallExec            = "on_call_exec"
+	legacyProgOnCallIoUringSetup    = "on_call_io_uring_setup"
+	legacyProgOnCallKeyctl          = "on_call_keyctl"
+	legacyProgOnCallMemfd           = "on_call_memfd"
+	legacyProgOnCallModule          = "on_call_module"
+	legacyProgOnCallPerfEventOpen   = "on_call_perf_event_open"
+	legacyProgOnCallProcessVmReadv  = "on_call_process_vm_readv"
+	legacyProgOnCallProcessVmWritev = "on_call_process_vm_writev"
+	legacyProgOnCallPtrace          = "on_call_ptrace"
+	legacyProgOnCallRequestKey      = "on_call_request_key"
+	legacyProgOnCallSetgroups       = "on_call_setgroups"
+	legacyProgOnCallSetgroups16     = "on_call_setgroups16"
+	legacyProgOnCallSetns           = "on_call_setns"
+	legacyProgOnCallSetxattr        = "on_call_setxattr"
+	legacyProgOnCallUnshare         = "on_call_unshare"
+	legacyProgOnCallUserfaultfd     = "on_call_userfaultfd"
+	legacyProgOnFileMprotect        = "on_file_mprotect"
+	legacyProgOnFileOpen            = "on_file_open"
+	legacyProgOnFileTruncate        = "on_file_truncate"
+	legacyProgOnIoUringOpcode       = "on_io_uring_opcode"
+	legacyProgOnIoUringRequest      = "on_io_uring_request"
+	legacyProgOnMmapFile            = "on_mmap_file"
+	legacyProgOnMoveMount           = "on_move_mount"
+	legacyProgOnPathChmod           = "on_path_chmod"
+	legacyProgOnPathChown           = "on_path_chown"
+	legacyProgOnPathChroot          = "on_path_chroot"
+	legacyProgOnPathLink            = "on_path_link"
+	legacyProgOnPathMkdir           = "on_path_mkdir"
+	legacyProgOnPathMknod           = "on_path_mknod"
+	legacyProgOnPathRename          = "on_path_rename"
+	legacyProgOnPathRmdir           = "on_path_rmdir"
+	legacyProgOnPathSymlink         = "on_path_symlink"
+	legacyProgOnPathTruncate        = "on_path_truncate"
+	legacyProgOnPathUnlink          = "on_path_unlink"
+	legacyProgOnSbMount             = "on_sb_mount"
+	legacyProgOnSbPivotroot         = "on_sb_pivotroot"
+	legacyProgOnSbUmount            = "on_sb_umount"
+	legacyProgOnSchedProcessExec    = "on_sched_process_exec"
+	legacyProgOnSchedProcessExit    = "on_sched_process_exit"
+	legacyProgOnSchedProcessFork    = "on_sched_process_fork"
+	legacyProgOnSignalGenerate      = "on_signal_generate"
+	legacyProgOnSockGraft           = "on_sock_graft"
+	legacyProgOnSocketBind          = "on_socket_bind"
+	legacyProgOnSocketConnect       = "on_socket_connect"
+	legacyProgOnSocketCreate        = "on_socket_create"
+	legacyProgOnSocketListen        = "on_socket_listen"
+	legacyProgOnSocketSendmsg       = "on_socket_sendmsg"
+	legacyProgOnSysEnter            = "on_sys_enter"
+	legacyProgOnSysExit             = "on_sys_exit"
+	legacyProgOnSysExitCalls        = "on_sys_exit_calls"
+	legacyProgOnTask                = "on_task"
+	legacyProgOnTaskFixSetgid       = "on_task_fix_setgid"
+	legacyProgOnTaskFixSetuid       = "on_task_fix_setuid"
+	legacyProgOnTrial               = "on_trial"
+	legacyVarAnchorChangeRecord     = "anchor_change_record"
+	legacyVarAnchorDnsRecord        = "anchor_dns_record"
+	legacyVarAnchorDuplicateCall    = "anchor_duplicate_call"
+	legacyVarAnchorDuplicateRecord  = "anchor_duplicate_record"
+	legacyVarAnchorExecRecord       = "anchor_exec_record"
+	legacyVarAnchorExitRecord       = "anchor_exit_record"
+	legacyVarAnchorFileOpenRecord   = "anchor_file_open_record"
+	legacyVarAnchorFileTimes        = "anchor_file_times"
+	legacyVarAnchorForkRecord       = "anchor_fork_record"
+	legacyVarAnchorMemoryRecord     = "anchor_memory_record"
+	legacyVarAnchorPrivilegeRecord  = "anchor_privilege_record"
+	legacyVarAnchorRecordKind       = "anchor_record_kind"
+	legacyVarAnchorSignalRecord     = "anchor_signal_record"
+	legacyVarAnchorSocketRecord     = "anchor_socket_record"
+	legacyVarCgroupByMemoryV1       = "cgroup_by_memory_v1"
+	legacyVarChownAtExit            = "chown_at_exit"
+	legacyVarExitTellsGroupDead     = "exit_tells_group_dead"
+	legacyVarGeneration             = "generation"
+	legacyVarHasLoop                = "has_loop"
+	legacyVarIteratorArea           = "iterator_area"
+	legacyVarKillGuarded            = "kill_guarded"
+	legacyVarModifyReturn           = "modify_return"
+	legacyVarOpcodeIsThird          = "opcode_is_third"
+	legacyVarTrialFired             = "trial_fired"
 )
 
 // loadLegacy returns the embedded CollectionSpec for legacy.
@@ -366,50 +395,65 @@ type legacySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type legacyProgramSpecs struct {
-	OnBprmCheck        *ebpf.ProgramSpec `ebpf:"on_bprm_check"`
-	OnCallExec         *ebpf.ProgramSpec `ebpf:"on_call_exec"`
-	OnCallMemfd        *ebpf.ProgramSpec `ebpf:"on_call_memfd"`
-	OnCallModule       *ebpf.ProgramSpec `ebpf:"on_call_module"`
-	OnCallPrivilege    *ebpf.ProgramSpec `ebpf:"on_call_privilege"`
-	OnCallSetxattr     *ebpf.ProgramSpec `ebpf:"on_call_setxattr"`
-	OnFileMprotect     *ebpf.ProgramSpec `ebpf:"on_file_mprotect"`
-	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
-	OnFileTruncate     *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
-	OnIoUringOpcode    *ebpf.ProgramSpec `ebpf:"on_io_uring_opcode"`
-	OnIoUringRequest   *ebpf.ProgramSpec `ebpf:"on_io_uring_request"`
-	OnMmapFile         *ebpf.ProgramSpec `ebpf:"on_mmap_file"`
-	OnMoveMount        *ebpf.ProgramSpec `ebpf:"on_move_mount"`
-	OnPathChmod        *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
-	OnPathChown        *ebpf.ProgramSpec `ebpf:"on_path_chown"`
-	OnPathChroot       *ebpf.ProgramSpec `ebpf:"on_path_chroot"`
-	OnPathLink         *ebpf.ProgramSpec `ebpf:"on_path_link"`
-	OnPathMkdir        *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
-	OnPathMknod        *ebpf.ProgramSpec `ebpf:"on_path_mknod"`
-	OnPathRename       *ebpf.ProgramSpec `ebpf:"on_path_rename"`
-	OnPathRmdir        *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
-	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
-	OnPathTruncate     *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
-	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
-	OnSbMount          *ebpf.ProgramSpec `ebpf:"on_sb_mount"`
-	OnSbPivotroot      *ebpf.ProgramSpec `ebpf:"on_sb_pivotroot"`
-	OnSbUmount         *ebpf.ProgramSpec `ebpf:"on_sb_umount"`
-	OnSchedProcessExec *ebpf.ProgramSpec `ebpf:"on_sched_process_exec"`
-	OnSchedProcessExit *ebpf.ProgramSpec `ebpf:"on_sched_process_exit"`
-	OnSchedProcessFork *ebpf.ProgramSpec `ebpf:"on_sched_process_fork"`
-	OnSignalGenerate   *ebpf.ProgramSpec `ebpf:"on_signal_generate"`
-	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
-	OnSocketBind       *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
-	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
-	OnSocketCreate     *ebpf.ProgramSpec `ebpf:"on_socket_create"`
-	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
-	OnSocketSendmsg    *ebpf.ProgramSpec `ebpf:"on_socket_sendmsg"`
-	OnSysEnter         *ebpf.ProgramSpec `ebpf:"on_sys_enter"`
-	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
-	OnSysExitCalls     *ebpf.ProgramSpec `ebpf:"on_sys_exit_calls"`
-	OnTask             *ebpf.ProgramSpec `ebpf:"on_task"`
-	OnTaskFixSetgid    *ebpf.ProgramSpec `ebpf:"on_task_fix_setgid"`
-	OnTaskFixSetuid    *ebpf.ProgramSpec `ebpf:"on_task_fix_setuid"`
-	OnTrial            *ebpf.ProgramSpec `ebpf:"on_trial"`
+	OnBprmCheck           *ebpf.ProgramSpec `ebpf:"on_bprm_check"`
+	OnCallAddKey          *ebpf.ProgramSpec `ebpf:"on_call_add_key"`
+	OnCallBpf             *ebpf.ProgramSpec `ebpf:"on_call_bpf"`
+	OnCallCapset          *ebpf.ProgramSpec `ebpf:"on_call_capset"`
+	OnCallDuplicate       *ebpf.ProgramSpec `ebpf:"on_call_duplicate"`
+	OnCallExec            *ebpf.ProgramSpec `ebpf:"on_call_exec"`
+	OnCallIoUringSetup    *ebpf.ProgramSpec `ebpf:"on_call_io_uring_setup"`
+	OnCallKeyctl          *ebpf.ProgramSpec `ebpf:"on_call_keyctl"`
+	OnCallMemfd           *ebpf.ProgramSpec `ebpf:"on_call_memfd"`
+	OnCallModule          *ebpf.ProgramSpec `ebpf:"on_call_module"`
+	OnCallPerfEventOpen   *ebpf.ProgramSpec `ebpf:"on_call_perf_event_open"`
+	OnCallProcessVmReadv  *ebpf.ProgramSpec `ebpf:"on_call_process_vm_readv"`
+	OnCallProcessVmWritev *ebpf.ProgramSpec `ebpf:"on_call_process_vm_writev"`
+	OnCallPtrace          *ebpf.ProgramSpec `ebpf:"on_call_ptrace"`
+	OnCallRequestKey      *ebpf.ProgramSpec `ebpf:"on_call_request_key"`
+	OnCallSetgroups       *ebpf.ProgramSpec `ebpf:"on_call_setgroups"`
+	OnCallSetgroups16     *ebpf.ProgramSpec `ebpf:"on_call_setgroups16"`
+	OnCallSetns           *ebpf.ProgramSpec `ebpf:"on_call_setns"`
+	OnCallSetxattr        *ebpf.ProgramSpec `ebpf:"on_call_setxattr"`
+	OnCallUnshare         *ebpf.ProgramSpec `ebpf:"on_call_unshare"`
+	OnCallUserfaultfd     *ebpf.ProgramSpec `ebpf:"on_call_userfaultfd"`
+	OnFileMprotect        *ebpf.ProgramSpec `ebpf:"on_file_mprotect"`
+	OnFileOpen            *ebpf.ProgramSpec `ebpf:"on_file_open"`
+	OnFileTruncate        *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
+	OnIoUringOpcode       *ebpf.ProgramSpec `ebpf:"on_io_uring_opcode"`
+	OnIoUringRequest      *ebpf.ProgramSpec `ebpf:"on_io_uring_request"`
+	OnMmapFile            *ebpf.ProgramSpec `ebpf:"on_mmap_file"`
+	OnMoveMount           *ebpf.ProgramSpec `ebpf:"on_move_mount"`
+	OnPathChmod           *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
+	OnPathChown           *ebpf.ProgramSpec `ebpf:"on_path_chown"`
+	OnPathChroot          *ebpf.ProgramSpec `ebpf:"on_path_chroot"`
+	OnPathLink            *ebpf.ProgramSpec `ebpf:"on_path_link"`
+	OnPathMkdir           *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
+	OnPathMknod           *ebpf.ProgramSpec `ebpf:"on_path_mknod"`
+	OnPathRename          *ebpf.ProgramSpec `ebpf:"on_path_rename"`
+	OnPathRmdir           *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
+	OnPathSymlink         *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
+	OnPathTruncate        *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
+	OnPathUnlink          *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
+	OnSbMount             *ebpf.ProgramSpec `ebpf:"on_sb_mount"`
+	OnSbPivotroot         *ebpf.ProgramSpec `ebpf:"on_sb_pivotroot"`
+	OnSbUmount            *ebpf.ProgramSpec `ebpf:"on_sb_umount"`
+	OnSchedProcessExec    *ebpf.ProgramSpec `ebpf:"on_sched_process_exec"`
+	OnSchedProcessExit    *ebpf.ProgramSpec `ebpf:"on_sched_process_exit"`
+	OnSchedProcessFork    *ebpf.ProgramSpec `ebpf:"on_sched_process_fork"`
+	OnSignalGenerate      *ebpf.ProgramSpec `ebpf:"on_signal_generate"`
+	OnSockGraft           *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
+	OnSocketBind          *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
+	OnSocketConnect       *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
+	OnSocketCreate        *ebpf.ProgramSpec `ebpf:"on_socket_create"`
+	OnSocketListen        *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
+	OnSocketSendmsg       *ebpf.ProgramSpec `ebpf:"on_socket_sendmsg"`
+	OnSysEnter            *ebpf.ProgramSpec `ebpf:"on_sys_enter"`
+	OnSysExit             *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
+	OnSysExitCalls        *ebpf.ProgramSpec `ebpf:"on_sys_exit_calls"`
+	OnTask                *ebpf.ProgramSpec `ebpf:"on_task"`
+	OnTaskFixSetgid       *ebpf.ProgramSpec `ebpf:"on_task_fix_setgid"`
+	OnTaskFixSetuid       *ebpf.ProgramSpec `ebpf:"on_task_fix_setuid"`
+	OnTrial               *ebpf.ProgramSpec `ebpf:"on_trial"`
 }
 
 // legacyMapSpecs contains maps before they are loaded into the kernel.
@@ -452,9 +496,12 @@ type legacyMapSpecs struct {
 type legacyVariableSpecs struct {
 	AnchorChangeRecord    *ebpf.VariableSpec `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.VariableSpec `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.VariableSpec `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.VariableSpec `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.VariableSpec `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.VariableSpec `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.VariableSpec `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.VariableSpec `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.VariableSpec `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.VariableSpec `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.VariableSpec `ebpf:"anchor_privilege_record"`
@@ -562,9 +609,12 @@ func (m *legacyMaps) Close() error {
 type legacyVariables struct {
 	AnchorChangeRecord    *ebpf.Variable `ebpf:"anchor_change_record"`
 	AnchorDnsRecord       *ebpf.Variable `ebpf:"anchor_dns_record"`
+	AnchorDuplicateCall   *ebpf.Variable `ebpf:"anchor_duplicate_call"`
+	AnchorDuplicateRecord *ebpf.Variable `ebpf:"anchor_duplicate_record"`
 	AnchorExecRecord      *ebpf.Variable `ebpf:"anchor_exec_record"`
 	AnchorExitRecord      *ebpf.Variable `ebpf:"anchor_exit_record"`
 	AnchorFileOpenRecord  *ebpf.Variable `ebpf:"anchor_file_open_record"`
+	AnchorFileTimes       *ebpf.Variable `ebpf:"anchor_file_times"`
 	AnchorForkRecord      *ebpf.Variable `ebpf:"anchor_fork_record"`
 	AnchorMemoryRecord    *ebpf.Variable `ebpf:"anchor_memory_record"`
 	AnchorPrivilegeRecord *ebpf.Variable `ebpf:"anchor_privilege_record"`
@@ -587,60 +637,90 @@ type legacyVariables struct {
 //
 // It can be passed to loadLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type legacyPrograms struct {
-	OnBprmCheck        *ebpf.Program `ebpf:"on_bprm_check"`
-	OnCallExec         *ebpf.Program `ebpf:"on_call_exec"`
-	OnCallMemfd        *ebpf.Program `ebpf:"on_call_memfd"`
-	OnCallModule       *ebpf.Program `ebpf:"on_call_module"`
-	OnCallPrivilege    *ebpf.Program `ebpf:"on_call_privilege"`
-	OnCallSetxattr     *ebpf.Program `ebpf:"on_call_setxattr"`
-	OnFileMprotect     *ebpf.Program `ebpf:"on_file_mprotect"`
-	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
-	OnFileTruncate     *ebpf.Program `ebpf:"on_file_truncate"`
-	OnIoUringOpcode    *ebpf.Program `ebpf:"on_io_uring_opcode"`
-	OnIoUringRequest   *ebpf.Program `ebpf:"on_io_uring_request"`
-	OnMmapFile         *ebpf.Program `ebpf:"on_mmap_file"`
-	OnMoveMount        *ebpf.Program `ebpf:"on_move_mount"`
-	OnPathChmod        *ebpf.Program `ebpf:"on_path_chmod"`
-	OnPathChown        *ebpf.Program `ebpf:"on_path_chown"`
-	OnPathChroot       *ebpf.Program `ebpf:"on_path_chroot"`
-	OnPathLink         *ebpf.Program `ebpf:"on_path_link"`
-	OnPathMkdir        *ebpf.Program `ebpf:"on_path_mkdir"`
-	OnPathMknod        *ebpf.Program `ebpf:"on_path_mknod"`
-	OnPathRename       *ebpf.Program `ebpf:"on_path_rename"`
-	OnPathRmdir        *ebpf.Program `ebpf:"on_path_rmdir"`
-	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
-	OnPathTruncate     *ebpf.Program `ebpf:"on_path_truncate"`
-	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
-	OnSbMount          *ebpf.Program `ebpf:"on_sb_mount"`
-	OnSbPivotroot      *ebpf.Program `ebpf:"on_sb_pivotroot"`
-	OnSbUmount         *ebpf.Program `ebpf:"on_sb_umount"`
-	OnSchedProcessExec *ebpf.Program `ebpf:"on_sched_process_exec"`
-	OnSchedProcessExit *ebpf.Program `ebpf:"on_sched_process_exit"`
-	OnSchedProcessFork *ebpf.Program `ebpf:"on_sched_process_fork"`
-	OnSignalGenerate   *ebpf.Program `ebpf:"on_signal_generate"`
-	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
-	OnSocketBind       *ebpf.Program `ebpf:"on_socket_bind"`
-	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
-	OnSocketCreate     *ebpf.Program `ebpf:"on_socket_create"`
-	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
-	OnSocketSendmsg    *ebpf.Program `ebpf:"on_socket_sendmsg"`
-	OnSysEnter         *ebpf.Program `ebpf:"on_sys_enter"`
-	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
-	OnSysExitCalls     *ebpf.Program `ebpf:"on_sys_exit_calls"`
-	OnTask             *ebpf.Program `ebpf:"on_task"`
-	OnTaskFixSetgid    *ebpf.Program `ebpf:"on_task_fix_setgid"`
-	OnTaskFixSetuid    *ebpf.Program `ebpf:"on_task_fix_setuid"`
-	OnTrial            *ebpf.Program `ebpf:"on_trial"`
+	OnBprmCheck           *ebpf.Program `ebpf:"on_bprm_check"`
+	OnCallAddKey          *ebpf.Program `ebpf:"on_call_add_key"`
+	OnCallBpf             *ebpf.Program `ebpf:"on_call_bpf"`
+	OnCallCapset          *ebpf.Program `ebpf:"on_call_capset"`
+	OnCallDuplicate       *ebpf.Program `ebpf:"on_call_duplicate"`
+	OnCallExec            *ebpf.Program `ebpf:"on_call_exec"`
+	OnCallIoUringSetup    *ebpf.Program `ebpf:"on_call_io_uring_setup"`
+	OnCallKeyctl          *ebpf.Program `ebpf:"on_call_keyctl"`
+	OnCallMemfd           *ebpf.Program `ebpf:"on_call_memfd"`
+	OnCallModule          *ebpf.Program `ebpf:"on_call_module"`
+	OnCallPerfEventOpen   *ebpf.Program `ebpf:"on_call_perf_event_open"`
+	OnCallProcessVmReadv  *ebpf.Program `ebpf:"on_call_process_vm_readv"`
+	OnCallProcessVmWritev *ebpf.Program `ebpf:"on_call_process_vm_writev"`
+	OnCallPtrace          *ebpf.Program `ebpf:"on_call_ptrace"`
+	OnCallRequestKey      *ebpf.Program `ebpf:"on_call_request_key"`
+	OnCallSetgroups       *ebpf.Program `ebpf:"on_call_setgroups"`
+	OnCallSetgroups16     *ebpf.Program `ebpf:"on_call_setgroups16"`
+	OnCallSetns           *ebpf.Program `ebpf:"on_call_setns"`
+	OnCallSetxattr        *ebpf.Program `ebpf:"on_call_setxattr"`
+	OnCallUnshare         *ebpf.Program `ebpf:"on_call_unshare"`
+	OnCallUserfaultfd     *ebpf.Program `ebpf:"on_call_userfaultfd"`
+	OnFileMprotect        *ebpf.Program `ebpf:"on_file_mprotect"`
+	OnFileOpen            *ebpf.Program `ebpf:"on_file_open"`
+	OnFileTruncate        *ebpf.Program `ebpf:"on_file_truncate"`
+	OnIoUringOpcode       *ebpf.Program `ebpf:"on_io_uring_opcode"`
+	OnIoUringRequest      *ebpf.Program `ebpf:"on_io_uring_request"`
+	OnMmapFile            *ebpf.Program `ebpf:"on_mmap_file"`
+	OnMoveMount           *ebpf.Program `ebpf:"on_move_mount"`
+	OnPathChmod           *ebpf.Program `ebpf:"on_path_chmod"`
+	OnPathChown           *ebpf.Program `ebpf:"on_path_chown"`
+	OnPathChroot          *ebpf.Program `ebpf:"on_path_chroot"`
+	OnPathLink            *ebpf.Program `ebpf:"on_path_link"`
+	OnPathMkdir           *ebpf.Program `ebpf:"on_path_mkdir"`
+	OnPathMknod           *ebpf.Program `ebpf:"on_path_mknod"`
+	OnPathRename          *ebpf.Program `ebpf:"on_path_rename"`
+	OnPathRmdir           *ebpf.Program `ebpf:"on_path_rmdir"`
+	OnPathSymlink         *ebpf.Program `ebpf:"on_path_symlink"`
+	OnPathTruncate        *ebpf.Program `ebpf:"on_path_truncate"`
+	OnPathUnlink          *ebpf.Program `ebpf:"on_path_unlink"`
+	OnSbMount             *ebpf.Program `ebpf:"on_sb_mount"`
+	OnSbPivotroot         *ebpf.Program `ebpf:"on_sb_pivotroot"`
+	OnSbUmount            *ebpf.Program `ebpf:"on_sb_umount"`
+	OnSchedProcessExec    *ebpf.Program `ebpf:"on_sched_process_exec"`
+	OnSchedProcessExit    *ebpf.Program `ebpf:"on_sched_process_exit"`
+	OnSchedProcessFork    *ebpf.Program `ebpf:"on_sched_process_fork"`
+	OnSignalGenerate      *ebpf.Program `ebpf:"on_signal_generate"`
+	OnSockGraft           *ebpf.Program `ebpf:"on_sock_graft"`
+	OnSocketBind          *ebpf.Program `ebpf:"on_socket_bind"`
+	OnSocketConnect       *ebpf.Program `ebpf:"on_socket_connect"`
+	OnSocketCreate        *ebpf.Program `ebpf:"on_socket_create"`
+	OnSocketListen        *ebpf.Program `ebpf:"on_socket_listen"`
+	OnSocketSendmsg       *ebpf.Program `ebpf:"on_socket_sendmsg"`
+	OnSysEnter            *ebpf.Program `ebpf:"on_sys_enter"`
+	OnSysExit             *ebpf.Program `ebpf:"on_sys_exit"`
+	OnSysExitCalls        *ebpf.Program `ebpf:"on_sys_exit_calls"`
+	OnTask                *ebpf.Program `ebpf:"on_task"`
+	OnTaskFixSetgid       *ebpf.Program `ebpf:"on_task_fix_setgid"`
+	OnTaskFixSetuid       *ebpf.Program `ebpf:"on_task_fix_setuid"`
+	OnTrial               *ebpf.Program `ebpf:"on_trial"`
 }
 
 func (p *legacyPrograms) Close() error {
 	return _LegacyClose(
 		p.OnBprmCheck,
+		p.OnCallAddKey,
+		p.OnCallBpf,
+		p.OnCallCapset,
+		p.OnCallDuplicate,
 		p.OnCallExec,
+		p.OnCallIoUringSetup,
+		p.OnCallKeyctl,
 		p.OnCallMemfd,
 		p.OnCallModule,
-		p.OnCallPrivilege,
+		p.OnCallPerfEventOpen,
+		p.OnCallProcessVmReadv,
+		p.OnCallProcessVmWritev,
+		p.OnCallPtrace,
+		p.OnCallRequestKey,
+		p.OnCallSetgroups,
+		p.OnCallSetgroups16,
+		p.OnCallSetns,
 		p.OnCallSetxattr,
+		p.OnCallUnshare,
+		p.OnCallUserfaultfd,
 		p.OnFileMprotect,
 		p.OnFileOpen,
 		p.OnFileTruncate,

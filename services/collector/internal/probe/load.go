@@ -173,28 +173,58 @@ func (s *Set) resume(object *ebpf.CollectionSpec, cfg Config, generation uint64,
 	return errors.Join(s.attach(list[0], programs[list[0].name()]), s.put(wishOf(now)))
 }
 
-// load loads the maps, then each program by itself, leaving out optional ones that the kernel refuses.
+// load loads the maps, then the programs, leaving out optional ones that the kernel refuses.
 func (s *Set) load(object *ebpf.CollectionSpec, list []loadable) (map[string]*ebpf.Program, error) {
 	collection, err := s.loadMaps(object)
 	if err != nil {
 		return nil, kernel.Explain("maps", s.kernel.Release, err)
 	}
 	defer collection.Close() // what is not taken out of it: the programs' own variables, which the programs hold
-	programs := make(map[string]*ebpf.Program, len(list))
-	for _, l := range list {
-		program, err := loadOne(object, l, collection.Maps)
-		if err != nil {
-			err = kernel.Explain(l.hook.Name, s.kernel.Release, err)
-			if l.hook.Required {
-				return programs, err
-			}
-			s.miss(l.hook, err.Error())
-			continue
+	programs, err := loadAll(object, list, collection.Maps)
+	if err != nil { // the kernel refuses one of them at least
+		if programs, err = s.loadEach(object, list, collection.Maps); err != nil {
+			return programs, err
 		}
-		programs[l.name()] = program
 	}
 	if err := collection.Assign(&s.maps); err != nil {
 		return programs, fmt.Errorf("assign maps: %w", err)
+	}
+	return programs, nil
+}
+
+// loadAll loads all programs at once onto the maps, or none: the kernel's types are then looked through once and not for each.
+func loadAll(object *ebpf.CollectionSpec, list []loadable, onto map[string]*ebpf.Map) (map[string]*ebpf.Program, error) {
+	spec := object.Copy()
+	spec.Programs = make(map[string]*ebpf.ProgramSpec, len(list))
+	for _, l := range list {
+		spec.Programs[l.name()] = l.spec.Copy()
+	}
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: onto})
+	if err != nil {
+		return nil, err
+	}
+	defer collection.Close()
+	programs := make(map[string]*ebpf.Program, len(list))
+	for _, l := range list {
+		programs[l.name()] = collection.DetachProgram(l.name())
+	}
+	return programs, nil
+}
+
+// loadEach loads each program by itself, leaving out optional ones that the kernel refuses.
+func (s *Set) loadEach(object *ebpf.CollectionSpec, list []loadable, onto map[string]*ebpf.Map) (map[string]*ebpf.Program, error) {
+	programs := make(map[string]*ebpf.Program, len(list))
+	for _, l := range list {
+		one, err := loadAll(object, []loadable{l}, onto)
+		if err == nil {
+			programs[l.name()] = one[l.name()]
+			continue
+		}
+		err = kernel.Explain(l.hook.Name, s.kernel.Release, err)
+		if l.hook.Required {
+			return programs, err
+		}
+		s.miss(l.hook, err.Error())
 	}
 	return programs, nil
 }
@@ -225,18 +255,6 @@ func (s *Set) loadMaps(object *ebpf.CollectionSpec) (*ebpf.Collection, error) {
 		return ebpf.NewCollectionWithOptions(spec, options)
 	}
 	return collection, err
-}
-
-// loadOne loads one program onto the maps.
-func loadOne(object *ebpf.CollectionSpec, l loadable, onto map[string]*ebpf.Map) (*ebpf.Program, error) {
-	spec := object.Copy()
-	spec.Programs = map[string]*ebpf.ProgramSpec{l.hook.Program: l.spec}
-	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: onto})
-	if err != nil {
-		return nil, err
-	}
-	defer collection.Close()
-	return collection.DetachProgram(l.hook.Program), nil
 }
 
 // attach puts a program in its place. A place that refuses is a missing hook, unless it is required.

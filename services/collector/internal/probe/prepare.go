@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -113,7 +114,7 @@ func programsOf(hooks []Hook, tier Tier, object *ebpf.CollectionSpec, k kernel.K
 			missing = append(missing, hook)
 		}
 		for _, place := range places {
-			spec := object.Programs[hook.Program].Copy()
+			spec := object.Programs[hook.programOf(place)].Copy()
 			target(spec, hook, tier)
 			if hook.Place == Call {
 				spec.AttachTo = place
@@ -126,6 +127,16 @@ func programsOf(hooks []Hook, tier Tier, object *ebpf.CollectionSpec, k kernel.K
 
 // abiPrefixes are what a call's function begins with, on one architecture or another: native, then the 32-bit ones.
 var abiPrefixes = []string{"__x64_sys_", "__arm64_sys_", "__ia32_sys_", "__ia32_compat_sys_"}
+
+// callOf is the system call of a kernel function, and whether in this architecture's own ABI.
+func callOf(function string) (call string, native bool) {
+	for i, prefix := range abiPrefixes {
+		if call, ok := strings.CutPrefix(function, prefix); ok {
+			return call, i < nativePrefixes
+		}
+	}
+	return function, false
+}
 
 // nativePrefixes is how many of them are native.
 const nativePrefixes = 2

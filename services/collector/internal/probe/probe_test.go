@@ -26,8 +26,11 @@ func TestHooksNameProgramsThatExist(t *testing.T) {
 		maps.Copy(object.Programs, packet.Programs)
 		used := map[string]bool{trial: true}
 		for _, hook := range slices.Concat(lifecycle, ends, entries, decisions, calls, callsAtOnce, packets, slices.Collect(maps.Values(rings))) {
-			if _, ok := object.Programs[hook.Program]; !ok {
-				t.Errorf("%s: hook %s: no program %s", name, hook.Name, hook.Program)
+			for _, program := range programNames(hook) {
+				if _, ok := object.Programs[program]; !ok {
+					t.Errorf("%s: hook %s: no program %s", name, hook.Name, program)
+				}
+				used[program] = true
 			}
 			if !hook.Required && hook.Without == "" {
 				t.Errorf("hook %s: optional, but nothing says what is missing without it", hook.Name)
@@ -35,7 +38,6 @@ func TestHooksNameProgramsThatExist(t *testing.T) {
 			if (hook.Place == Call) != (len(hook.Calls) > 0) || hook.Family == "" {
 				t.Errorf("hook %s: calls %v, family %q do not fit its place", hook.Name, hook.Calls, hook.Family)
 			}
-			used[hook.Program] = true
 		}
 		for program := range object.Programs {
 			if !used[program] {
@@ -43,6 +45,18 @@ func TestHooksNameProgramsThatExist(t *testing.T) {
 			}
 		}
 	}
+}
+
+// programNames are the C functions for all of the hook's places.
+func programNames(hook Hook) []string {
+	if !hook.Each {
+		return []string{hook.Program}
+	}
+	var names []string
+	for _, call := range hook.Calls {
+		names = append(names, hook.programOf(call))
+	}
+	return names
 }
 
 func TestConfigValidate(t *testing.T) {

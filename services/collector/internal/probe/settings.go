@@ -190,6 +190,9 @@ const (
 	opensReadsAll
 	opensWritesAll
 
+	// opensGiven is of those that are wanted: with the path as the caller wrote it.
+	opensGiven
+
 	listsPerInterest = 2
 )
 
@@ -214,6 +217,9 @@ const (
 // translate makes of an interest what the programs are told, and what is on the lists of that number.
 func translate(number uint32, interest *collectorv1.Interest) (o opens, keys []collectorPrefixKey) {
 	o.word = uint64(number)
+	if interest.GetGivenPaths() {
+		o.word |= opensGiven
+	}
 	for i, list := range []struct {
 		opens      *collectorv1.Opens
 		all, some  uint64

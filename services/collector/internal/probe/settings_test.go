@@ -68,6 +68,13 @@ func TestTranslate(t *testing.T) {
 	}
 }
 
+func TestTranslateGivenPaths(t *testing.T) {
+	got, _ := translate(6, &collectorv1.Interest{Reads: &collectorv1.Opens{}, Writes: &collectorv1.Opens{}, GivenPaths: true})
+	if want := opensGiven | 6; got.word != want {
+		t.Errorf("opens = %#x, want %#x", got.word, want)
+	}
+}
+
 func TestBeginning(t *testing.T) {
 	for _, prefix := range []string{"/etc/shadow", "/et", "/\xff\xff", "/\x00\x00", "/zz"} {
 		if bit := beginning(prefix); bits.OnesCount64(bit) != 1 {

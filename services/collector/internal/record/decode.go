@@ -84,6 +84,8 @@ func decodeKind(event *eventv1.Event, kind Kind, raw []byte) (err error) {
 		event.Kind, err = decodeSignal(raw)
 	case DNSQuestion, DNSAnswer:
 		event.Kind, err = decodeDNS(raw)
+	case Duplicate:
+		event.Kind, err = decodeDuplicate(raw)
 	case IOUring:
 		event.Kind, err = decodeIOUring(raw)
 	case ExecFailed:

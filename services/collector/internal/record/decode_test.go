@@ -50,10 +50,14 @@ func TestDecodeRefuses(t *testing.T) {
 		{name: "exec of a script without names", raw: raw(Exec, execSize, map[int]uint32{execFlags: execScript}), want: ErrShort},
 		{name: "exec of a script without an interpreter", raw: script("s\x00"), want: ErrShort},
 		{name: "exec of a script whose interpreter is cut", raw: script("s\x00i"), want: ErrShort},
+		{name: "exec with times that are not there", raw: raw(Exec, execSize+timesSize-1, map[int]uint32{execFlags: execTimes}), want: ErrShort},
+		{name: "script with times that are not there", raw: withFlags(script("s\x00i\x00"), execScript|execTimes), want: ErrShort},
 		{name: "fork one byte short", raw: raw(Fork, forkSize-1, nil), want: ErrShort},
 		{name: "exit one byte short", raw: raw(Exit, exitSize-1, nil), want: ErrShort},
 		{name: "file open one byte short", raw: raw(FileOpen, fileOpenSize-1, nil), want: ErrShort},
 		{name: "file open with a path that is not there", raw: raw(FileOpen, fileOpenSize, map[int]uint32{fileOpenFile + filePathLen: 9}), want: ErrShort},
+		{name: "file open with a path as given that is not there", raw: opened(givenKernel, 5, "1234"), want: ErrShort},
+		{name: "duplicate one byte short", raw: raw(Duplicate, duplicateSize-1, nil), want: ErrShort},
 		{name: "connect one byte short", raw: raw(Connect, socketSize-1, nil), want: ErrShort},
 		{name: "accept one byte short", raw: raw(Accept, socketSize-1, nil), want: ErrShort},
 		{name: "change one byte short", raw: raw(Rename, changeSize-1, nil), want: ErrShort},
@@ -84,6 +88,44 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
+// streamed are messages as they come over TCP: whole, cut off within the name, only announced.
+func streamed() []struct {
+	name string
+	raw  []byte
+	want *eventv1.Dns
+} {
+	const whole = "\x00\x4d\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01"
+	message := func(n int) []byte {
+		header := raw(DNSQuestion, dnsSize, map[int]uint32{
+			dnsRemotePort: dnsPort | uint32(n)<<16, dnsWholeLen: uint32(len(whole)), dnsProtocol: 6,
+		})
+		return append(header, whole[:n]...)
+	}
+	a := []*eventv1.DnsQuestion{{Name: "a", Type: 1}}
+	return []struct {
+		name string
+		raw  []byte
+		want *eventv1.Dns
+	}{
+		{"whole", message(len(whole)), &eventv1.Dns{Id: 77, Questions: a, Protocol: 6}},
+		{"cut off in the name", message(13), &eventv1.Dns{Id: 77, Truncated: true, Malformed: true, Protocol: 6}},
+		{"only announced", message(0), &eventv1.Dns{Truncated: true, Malformed: true, Protocol: 6}},
+	}
+}
+
+func TestDecodeDNSOverTCP(t *testing.T) {
+	for _, tt := range streamed() {
+		event, _, err := Decoder{}.Decode(tt.raw)
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		opts := []cmp.Option{protocmp.Transform(), protocmp.IgnoreFields(&eventv1.Dns{}, "client", "server")}
+		if diff := cmp.Diff(tt.want, event.GetDns(), opts...); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
 // script is an exec in /d, of an executable without a path, followed by these names.
 func script(names string) []byte {
 	return append(raw(Exec, execSize, map[int]uint32{execFlags: execScript, execCwdLen: 2}), "/d"+names...)
@@ -104,6 +146,64 @@ func TestDecodeScript(t *testing.T) {
 		}
 		if got := event.GetExec(); got.GetScript().GetPath() != tt.path || got.GetInterpreter() != tt.want {
 			t.Errorf("%s: script, interpreter = %q, %q, want %q, %q", tt.name, got.GetScript().GetPath(), got.GetInterpreter(), tt.path, tt.want)
+		}
+	}
+}
+
+// withFlags is an exec with other flags.
+func withFlags(exec []byte, flags uint32) []byte {
+	binary.LittleEndian.PutUint32(exec[execFlags:], flags)
+	return exec
+}
+
+// timed is an exec with the times of its file behind everything else.
+func timed(exec []byte, flags uint32, ctime, mtime int64) []byte {
+	exec = binary.LittleEndian.AppendUint64(withFlags(exec, flags|execTimes), uint64(ctime))
+	return binary.LittleEndian.AppendUint64(exec, uint64(mtime))
+}
+
+func TestDecodeTimes(t *testing.T) {
+	for name, exec := range map[string][]byte{
+		"program": timed(raw(Exec, execSize, nil), 0, 1_700_000_000_000_000_001, -1),
+		"script":  timed(script("./s\x00/bin/sh\x00"), execScript, 1_700_000_000_000_000_001, -1),
+	} {
+		event, _, err := Decoder{}.Decode(exec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := event.GetExec(); got.GetExeCtimeNs() != 1_700_000_000_000_000_001 || got.GetExeMtimeNs() != -1 {
+			t.Errorf("%s: ctime, mtime = %d, %d", name, got.GetExeCtimeNs(), got.GetExeMtimeNs())
+		}
+	}
+}
+
+// opened is an open of /f with a path as its caller gave it.
+func opened(flags, length uint32, path string) []byte {
+	words := map[int]uint32{fileOpenFile + filePathLen: 2, fileOpenGivenLen: flags<<16 | length}
+	return append(raw(FileOpen, fileOpenSize, words), "/f"+path...)
+}
+
+func TestDecodePathAsGiven(t *testing.T) {
+	file := &eventv1.File{Path: "/f", PathSource: eventv1.PathSource_PATH_SOURCE_KERNEL}
+	const fromKernel, fromArgument = eventv1.PathSource_PATH_SOURCE_KERNEL, eventv1.PathSource_PATH_SOURCE_ARGUMENT
+	for _, tt := range []struct {
+		name string
+		raw  []byte
+		want *eventv1.FileOpen
+	}{
+		{"nobody asked", opened(0, 0, ""), &eventv1.FileOpen{}},
+		{"the kernel's copy", opened(givenKernel, 4, "../f"), &eventv1.FileOpen{GivenPath: "../f", GivenPathSource: fromKernel}},
+		{"the caller's memory", opened(givenArgument, 4, "..\xfff"), &eventv1.FileOpen{GivenPath: "..\uFFFDf", GivenPathSource: fromArgument}},
+		{"cut", opened(givenArgument|givenTruncated, 1, "x"), &eventv1.FileOpen{GivenPath: "x", GivenPathSource: fromArgument, GivenPathTruncated: true}},
+		{"gone", opened(givenArgument|givenUnreadable, 0, ""), &eventv1.FileOpen{GivenPathSource: fromArgument, GivenPathUnreadable: true}},
+	} {
+		event, _, err := Decoder{}.Decode(tt.raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tt.want.File = file
+		if diff := cmp.Diff(tt.want, event.GetFileOpen(), protocmp.Transform()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
 }
@@ -199,6 +299,11 @@ func FuzzDecode(f *testing.F) {
 		f.Add(record)
 	}
 	f.Add(script("./s\x00/bin/sh\x00"))
+	f.Add(timed(script("./s\x00/bin/sh\x00"), execScript, 1, 2))
+	f.Add(opened(givenArgument, 4, "../f"))
+	for _, r := range streamed() {
+		f.Add(r.raw)
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		event, _, err := Decoder{}.Decode(raw)
 		if (event == nil) == (err == nil) {

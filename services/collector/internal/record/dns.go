@@ -24,7 +24,10 @@ func decodeDNS(raw []byte) (*eventv1.Event_Dns, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &eventv1.Dns{Truncated: u32(raw, dnsWholeLen) > uint32(u16(raw, dnsMessageLen))}
+	d := &eventv1.Dns{
+		Truncated: u32(raw, dnsWholeLen) > uint32(u16(raw, dnsMessageLen)),
+		Protocol:  u32(raw, dnsProtocol),
+	}
 	if err := parseDNS(message, d); err != nil {
 		d.Malformed = true
 	}

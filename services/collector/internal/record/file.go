@@ -54,11 +54,30 @@ func decodeFileOpen(raw []byte) (*eventv1.Event_FileOpen, error) {
 	if len(raw) < fileOpenSize {
 		return nil, fmt.Errorf("file open of %d bytes: %w", len(raw), ErrShort)
 	}
-	file, _, err := decodeFile(raw[fileOpenFile:fileOpenFile+fileSize], raw[fileOpenSize:])
+	file, rest, err := decodeFile(raw[fileOpenFile:fileOpenFile+fileSize], raw[fileOpenSize:])
 	if err != nil {
 		return nil, err
 	}
-	return &eventv1.Event_FileOpen{FileOpen: &eventv1.FileOpen{File: file, Flags: u32(raw, fileOpenFlags)}}, nil
+	open := &eventv1.FileOpen{File: file, Flags: u32(raw, fileOpenFlags)}
+	return &eventv1.Event_FileOpen{FileOpen: open}, decodeGiven(open, raw, rest)
+}
+
+// decodeGiven reads the path as the caller wrote it, if it is there.
+func decodeGiven(open *eventv1.FileOpen, raw, rest []byte) error {
+	flags := u16(raw, fileOpenGivenFlags)
+	switch {
+	case flags&givenKernel != 0:
+		open.GivenPathSource = eventv1.PathSource_PATH_SOURCE_KERNEL
+	case flags&givenArgument != 0:
+		open.GivenPathSource = eventv1.PathSource_PATH_SOURCE_ARGUMENT
+	default:
+		return nil
+	}
+	given, _, err := take(rest, uint32(u16(raw, fileOpenGivenLen)), "path as given")
+	open.GivenPath = text(given)
+	open.GivenPathTruncated = flags&givenTruncated != 0
+	open.GivenPathUnreadable = flags&givenUnreadable != 0
+	return err
 }
 
 // changes are the kinds of record that a FileChange stands for.

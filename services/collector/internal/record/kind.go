@@ -59,10 +59,11 @@ const (
 	PerfEventOpen  Kind = 49
 	IOUringSetup   Kind = 50
 	IOUring        Kind = 51
+	Duplicate      Kind = 52
 )
 
 // Kinds is one more than the greatest kind.
-const Kinds = 52
+const Kinds = 53
 
 // classes are the names that losses and counts are reported under.
 var classes = [Kinds]string{
@@ -76,6 +77,7 @@ var classes = [Kinds]string{
 	ProcessVMWrite: "process_vm_write", Setns: "setns", Unshare: "unshare", ModuleLoad: "module_load",
 	ModuleUnload: "module_unload", BPF: "bpf", Keyctl: "keyctl", Userfaultfd: "userfaultfd",
 	PerfEventOpen: "perf_event_open", IOUringSetup: "io_uring_setup", IOUring: "io_uring",
+	Duplicate: "duplicate",
 }
 
 // Class is the name losses and counts are reported under, or "unknown".

@@ -42,7 +42,14 @@ const (
 	execArgvLen   = 172
 	execCwdLen    = 176
 	execFlags     = 180
-	execSize      = 184
+	execGroup     = 184
+	execInnerPID  = 188
+	execInnerPGID = 192
+	execSize      = 200
+
+	timesCtime = 0
+	timesMtime = 8
+	timesSize  = 16
 
 	forkChildStart  = 128
 	forkChildCgroup = 136
@@ -52,9 +59,11 @@ const (
 	exitWaitStatus = 128
 	exitSize       = 136
 
-	fileOpenFile  = headerSize
-	fileOpenFlags = 160
-	fileOpenSize  = 168
+	fileOpenFile       = headerSize
+	fileOpenFlags      = 160
+	fileOpenGivenLen   = 164
+	fileOpenGivenFlags = 166
+	fileOpenSize       = 168
 
 	changeFile    = headerSize
 	changeTarget  = 160
@@ -84,6 +93,10 @@ const (
 	socketUnixLen    = 174
 	socketSize       = 176
 
+	duplicateCall   = 176
+	duplicateSource = 180
+	duplicateSize   = 184
+
 	dnsFamily     = 128
 	dnsLocalPort  = 130
 	dnsRemotePort = 132
@@ -91,6 +104,7 @@ const (
 	dnsLocal      = 136
 	dnsRemote     = 152
 	dnsWholeLen   = 168
+	dnsProtocol   = 172
 	dnsSize       = 176
 
 	signalTargetStart = 128
@@ -127,6 +141,13 @@ const (
 	execCapabilities   = 1 << 4
 	execSecure         = 1 << 5
 	execScript         = 1 << 6
+	execTimes          = 1 << 7
+
+	givenArgument   = 1 << 0
+	givenKernel     = 1 << 1
+	givenTruncated  = 1 << 2
+	givenUnreadable = 1 << 3
 
 	socketRemoteIsGiven = 1 << 0
+	socketAccepted      = 1 << 1
 )

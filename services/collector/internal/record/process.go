@@ -33,24 +33,36 @@ func decodeExec(raw []byte) (*eventv1.Exec, error) {
 		Cwd:            text(cwd),
 		Tty:            u32(raw, execTTY),
 		Session:        u32(raw, execSession),
+		Group:          u32(raw, execGroup),
+		InnerPid:       u32(raw, execInnerPID),
+		InnerGroup:     u32(raw, execInnerPGID),
 
 		Setuid:           flags&execSetuid != 0,
 		Setgid:           flags&execSetgid != 0,
 		FileCapabilities: flags&execCapabilities != 0,
 		Secure:           flags&execSecure != 0,
 	}
-	if flags&execScript == 0 {
-		return exec, nil
+	if flags&execScript != 0 {
+		if rest, err = decodeScript(exec, rest); err != nil {
+			return nil, err
+		}
 	}
-	return exec, decodeScript(exec, rest)
+	if flags&execTimes != 0 {
+		times, _, err := take(rest, timesSize, "times of a file")
+		if err != nil {
+			return nil, err
+		}
+		exec.ExeCtimeNs, exec.ExeMtimeNs = int64(u64(times, timesCtime)), int64(u64(times, timesMtime)) //nolint:gosec // signed in C
+	}
+	return exec, nil
 }
 
-// decodeScript reads the script's and its interpreter's names, each with its NUL.
-func decodeScript(exec *eventv1.Exec, rest []byte) error {
+// decodeScript reads the script's and its interpreter's names, each with its NUL, and returns what is behind them.
+func decodeScript(exec *eventv1.Exec, rest []byte) (behind []byte, err error) {
 	script, rest, ok := bytes.Cut(rest, []byte{0})
-	interpreter, _, whole := bytes.Cut(rest, []byte{0})
+	interpreter, behind, whole := bytes.Cut(rest, []byte{0})
 	if !ok || !whole {
-		return fmt.Errorf("names of a script: %w", ErrShort)
+		return nil, fmt.Errorf("names of a script: %w", ErrShort)
 	}
 	path := text(script)
 	if path != "" && path[0] != '/' {
@@ -58,7 +70,7 @@ func decodeScript(exec *eventv1.Exec, rest []byte) error {
 	}
 	exec.Script = &eventv1.File{Path: path, PathSource: eventv1.PathSource_PATH_SOURCE_ARGUMENT}
 	exec.Interpreter = text(interpreter)
-	return nil
+	return behind, nil
 }
 
 // Argv splits arguments as they lie in a process's memory: each ended by a NUL, the last one perhaps cut.

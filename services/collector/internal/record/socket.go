@@ -98,6 +98,22 @@ func decodeSocket(raw []byte, operation eventv1.SocketOperation) (*eventv1.Event
 	return &eventv1.Event_Socket{Socket: s}, nil
 }
 
+func decodeDuplicate(raw []byte) (*eventv1.Event_Duplicate, error) {
+	if len(raw) < duplicateSize {
+		return nil, fmt.Errorf("duplicate of %d bytes: %w", len(raw), ErrShort)
+	}
+	return &eventv1.Event_Duplicate{Duplicate: &eventv1.Duplicate{
+		Call:     eventv1.DuplicateCall(u32(raw, duplicateCall)), //nolint:gosec // a small number
+		Source:   int32(u32(raw, duplicateSource)),               //nolint:gosec // the C field is signed
+		Family:   uint32(u16(raw, socketFamily)),
+		Type:     uint32(u16(raw, socketType)),
+		Protocol: uint32(u16(raw, socketProtocol)),
+		Local:    address(raw, socketLocal, u16(raw, socketLocalPort)),
+		Remote:   address(raw, socketRemote, u16(raw, socketRemotePort)),
+		Accepted: u32(raw, socketFlags)&socketAccepted != 0,
+	}}, nil
+}
+
 // unixPath is sun_path as people write it: up to the NUL, or, of an abstract address, all of it behind an @ (unix(7)).
 func unixPath(raw []byte) string {
 	if len(raw) == 0 {

@@ -2,6 +2,7 @@ package selftest
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,6 +39,19 @@ func sendDatagram(*ground) error {
 			to, _ = unix.Getsockname(fd)
 		}
 		return unix.Sendto(fd, []byte{0}, unix.MSG_DONTWAIT, to)
+	})
+}
+
+// socketAsInput makes a socket this process's input, which nothing reads, and gives it the old one back.
+func socketAsInput(*ground) error {
+	const input, above = 0, 2
+	return withSocket(unix.AF_INET, unix.SOCK_DGRAM, func(fd int) error {
+		before, err := unix.FcntlInt(input, unix.F_DUPFD_CLOEXEC, above+1)
+		if err != nil {
+			return fmt.Errorf("keep the input: %w", err)
+		}
+		done := refused(unix.Dup3(fd, input, 0))
+		return errors.Join(done, unix.Dup3(before, input, 0), unix.Close(before))
 	})
 }
 

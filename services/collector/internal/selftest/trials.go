@@ -91,6 +91,12 @@ var trials = map[string]trial{
 	"task_fix_setuid": {do: call(unix.SYS_SETUID, uintptr(unix.Geteuid()))},
 	"task_fix_setgid": {do: call(unix.SYS_SETGID, uintptr(unix.Getegid()))},
 
+	"dup":         {why: noFreeInput},
+	"dup2":        {why: "is the same function as dup3, and no call leads there on arm64"},
+	"dup3":        {do: socketAsInput},
+	"fcntl":       {why: noFreeInput},
+	"pidfd_getfd": {why: noFreeInput},
+
 	"setxattr":     {do: onMemory(func(fd int) error { return unix.Setxattr(pathOf(fd), aclName, acl, 0) })},
 	"lsetxattr":    {do: attributeOfLink},
 	"fsetxattr":    {do: onMemory(func(fd int) error { return unix.Fsetxattr(fd, aclName, acl, 0) })},
@@ -118,6 +124,9 @@ var trials = map[string]trial{
 	"unshare":           {do: call(unix.SYS_UNSHARE, 1)}, // no flag of unshare's
 	"userfaultfd":       {do: call(unix.SYS_USERFAULTFD, 1<<30)},
 }
+
+// noFreeInput is of calls that take the first free descriptor: another thread might take it before.
+const noFreeInput = "would need this process's input to be closed for a moment"
 
 const none = ^uintptr(0) // a descriptor or process that does not exist
 

@@ -67,7 +67,9 @@ func (x *Index) insert(ctx context.Context, records []journal.Record) error {
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after Commit
 	statement, err := tx.PrepareContext(ctx,
-		"INSERT INTO finding (node, id, sequence, time_ns, raw) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+		`INSERT INTO finding (node, id, sequence, time_ns, pending, raw) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (node, id) DO UPDATE SET sequence = excluded.sequence, time_ns = excluded.time_ns, pending = 0, raw = excluded.raw
+		WHERE finding.pending AND NOT excluded.pending`)
 	if err != nil {
 		return fmt.Errorf("write index: %w", err)
 	}
@@ -96,7 +98,8 @@ func insertOne(ctx context.Context, statement *sql.Stmt, record journal.Record) 
 	if at.After(record.Received) {
 		at = record.Received
 	}
-	_, err := statement.ExecContext(ctx, record.Node, finding.GetId(), record.Sequence, at.UnixNano(), record.Raw)
+	pending := finding.GetWorkload().GetMetadata() == findingv1.MetadataState_METADATA_STATE_PENDING
+	_, err := statement.ExecContext(ctx, record.Node, finding.GetId(), record.Sequence, at.UnixNano(), pending, record.Raw)
 	return err
 }
 

@@ -1,6 +1,7 @@
 // Package index finds findings quickly. It is a SQLite database that holds nothing of its own: it is filled from the
 // journal, catches up after a restart, and is thrown away and built again whenever it does not fit or cannot be read.
-// Its primary key is (node, id), so a finding is shown once however often it comes.
+// Its primary key is (node, id), so a finding is shown once however often it comes: as it came first, or, if its container was not
+// known then, as it came when that was.
 package index
 
 import (
@@ -23,7 +24,7 @@ import (
 
 const (
 	// layout changes with the tables; an index of another layout is built again.
-	layout = "1"
+	layout = "2"
 	// pruneEvery is how often findings are forgotten that the journal has dropped.
 	pruneEvery = time.Minute
 	// retryWait is the pause after a fault.
@@ -36,6 +37,7 @@ CREATE TABLE IF NOT EXISTS finding (
 	id TEXT NOT NULL,
 	sequence INTEGER NOT NULL,
 	time_ns INTEGER NOT NULL,
+	pending INTEGER NOT NULL,
 	raw BLOB NOT NULL,
 	PRIMARY KEY (node, id)
 );

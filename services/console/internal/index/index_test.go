@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
@@ -95,7 +96,7 @@ func TestFind(t *testing.T) {
 	c.wants(t, Query{Limit: 10, Since: time.Unix(2, 0)}, "a/3", "b/2", "a/2")
 	c.wants(t, Query{Limit: 10, After: 2, Oldest: true}, "a/2", "b/2")
 	known, err := c.index.Known(t.Context(), "b", []string{fmt.Sprintf("%032x", 1), fmt.Sprintf("%032x", 2)})
-	if err != nil || len(known) != 1 || !known[fmt.Sprintf("%032x", 2)] {
+	if _, has := known[fmt.Sprintf("%032x", 2)]; err != nil || len(known) != 1 || !has {
 		t.Errorf("Known = %v, %v, want 2 alone", known, err)
 	}
 }
@@ -122,6 +123,62 @@ func TestLateDuplicateIsShownOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.wants(t, Query{Limit: 10}, "a/1")
+}
+
+// A finding is told again with the same id when its container is known: it is shown so, once, also by an index that is built anew, and
+// nothing undoes it.
+func TestAnAmendmentIsShownInThePlaceOfWhatWasTold(t *testing.T) {
+	directory := t.TempDir()
+	c := start(t, directory)
+	id := fmt.Sprintf("%032x", 1)
+	tell := func(state findingv1.MetadataState, container string) {
+		t.Helper()
+		f := &findingv1.Finding{
+			Id: id, Node: "a", Time: timestamppb.New(time.Unix(1, 0)), Workload: &findingv1.Workload{Metadata: state, ContainerId: container},
+		}
+		if _, err := c.journal.Append(t.Context(), "a", []*findingv1.Finding{f}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shows := func(container string, amendable bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			found, err := c.index.Find(t.Context(), Query{Limit: 10})
+			known, knownErr := c.index.Known(t.Context(), "a", []string{id})
+			if err == nil && knownErr == nil && len(found) == 1 && found[0].Finding.GetWorkload().GetContainerId() == container && known[id] == amendable {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("Find = %v, %v; Known = %v, %v; want container %q", found, err, known, knownErr, container)
+			}
+		}
+	}
+	tell(findingv1.MetadataState_METADATA_STATE_PENDING, "")
+	shows("", true)
+	before, err := c.index.Find(t.Context(), Query{Limit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tell(findingv1.MetadataState_METADATA_STATE_KNOWN, "c1")
+	shows("c1", false)
+	// Who follows is told of it.
+	if after, err := c.index.Find(t.Context(), Query{Limit: 10, After: before[0].Sequence, Oldest: true}); err != nil || len(after) != 1 {
+		t.Errorf("Find after the first = %v, %v, want the amendment", after, err)
+	}
+	late, err := proto.Marshal(before[0].Finding)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.index.insert(t.Context(), []journal.Record{{Sequence: 3, Received: time.Now(), Node: "a", Raw: late}}); err != nil {
+		t.Fatal(err)
+	}
+	shows("c1", false)
+	c.stop()
+	if err := os.RemoveAll(filepath.Join(directory, "index")); err != nil {
+		t.Fatal(err)
+	}
+	c = start(t, directory)
+	shows("c1", false)
 }
 
 func TestIndexIsRebuilt(t *testing.T) {

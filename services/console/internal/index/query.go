@@ -70,7 +70,7 @@ func (x *Index) Find(ctx context.Context, q Query) ([]Found, error) {
 	return out, nil
 }
 
-// Known says which of a node's ids, at most 1000, the index has.
+// Known says which of a node's ids, at most 1000, the index has: true if that may still be amended, false if not.
 func (x *Index) Known(ctx context.Context, node string, ids []string) (map[string]bool, error) {
 	if len(ids) == 0 {
 		return nil, nil
@@ -83,7 +83,7 @@ func (x *Index) Known(ctx context.Context, node string, ids []string) (map[strin
 	defer x.mu.RUnlock()
 	//nolint:gosec // the only thing added to the text is placeholders
 	rows, err := x.db.QueryContext(ctx,
-		"SELECT id FROM finding WHERE node = ? AND id IN (?"+strings.Repeat(",?", len(ids)-1)+")", args...)
+		"SELECT id, pending FROM finding WHERE node = ? AND id IN (?"+strings.Repeat(",?", len(ids)-1)+")", args...)
 	if err != nil {
 		return nil, fmt.Errorf("search index: %w", err)
 	}
@@ -91,10 +91,11 @@ func (x *Index) Known(ctx context.Context, node string, ids []string) (map[strin
 	known := map[string]bool{}
 	for rows.Next() {
 		var id string
-		if err := rows.Scan(&id); err != nil {
+		var pending bool
+		if err := rows.Scan(&id, &pending); err != nil {
 			return nil, fmt.Errorf("search index: %w", err)
 		}
-		known[id] = true
+		known[id] = pending
 	}
 	return known, rows.Err()
 }

@@ -39,6 +39,7 @@ type Journal interface {
 
 // Index knows which findings are kept already.
 type Index interface {
+	// Known are those of the ids that are: true if they may still be amended.
 	Known(ctx context.Context, node string, ids []string) (map[string]bool, error)
 }
 
@@ -97,17 +98,7 @@ func (s *Server) PushFindings(
 		// The index only saves work here: what it does not know now, it will not show twice later.
 		s.log.WarnContext(ctx, "Could not search the index", "err", err)
 	}
-	var fresh []*findingv1.Finding
-	taken := map[string]bool{}
-	for _, finding := range req.GetFindings() {
-		if known[finding.GetId()] || taken[finding.GetId()] {
-			continue
-		}
-		taken[finding.GetId()] = true
-		finding.Node = node
-		fresh = append(fresh, finding)
-	}
-	stored, err := s.journal.Append(ctx, node, fresh)
+	stored, err := s.journal.Append(ctx, node, fresh(node, req.GetFindings(), known))
 	if err != nil {
 		s.log.ErrorContext(ctx, "Could not keep findings", "err", err, "node", node)
 		return nil, status.Error(codes.Unavailable, "findings cannot be kept now")
@@ -115,6 +106,25 @@ func (s *Server) PushFindings(
 	s.metrics.in.Add(float64(stored))
 	s.metrics.duplicates.Add(float64(len(ids) - stored))
 	return &consolev1.PushFindingsResponse{Stored: uint32(stored)}, nil //nolint:gosec // at most maxFindings
+}
+
+// fresh are the findings that are to be kept, as the node's: those that are not known, or amend what is.
+func fresh(node string, findings []*findingv1.Finding, known map[string]bool) []*findingv1.Finding {
+	var out []*findingv1.Finding
+	if known == nil {
+		known = map[string]bool{}
+	}
+	for _, finding := range findings {
+		pending := finding.GetWorkload().GetMetadata() == findingv1.MetadataState_METADATA_STATE_PENDING
+		amendable, kept := known[finding.GetId()]
+		if kept && (!amendable || pending) {
+			continue
+		}
+		known[finding.GetId()] = pending
+		finding.Node = node
+		out = append(out, finding)
+	}
+	return out
 }
 
 // check refuses a push that is not as the contract says, and returns its ids.

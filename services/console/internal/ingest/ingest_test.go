@@ -47,7 +47,9 @@ func (m *memory) Known(_ context.Context, node string, _ []string) (map[string]b
 	defer m.mu.Unlock()
 	known := map[string]bool{}
 	for _, finding := range m.kept {
-		known[finding.GetId()] = finding.GetNode() == node
+		if finding.GetNode() == node {
+			known[finding.GetId()] = finding.GetWorkload().GetMetadata() == findingv1.MetadataState_METADATA_STATE_PENDING
+		}
 	}
 	return known, nil
 }
@@ -153,6 +155,41 @@ func TestNameComesFromTheCertificate(t *testing.T) {
 	}
 	if want := []string{"node-1/1", "node-1/2", "node-1/3", "node-2/1"}; !slices.Equal(got, want) {
 		t.Errorf("kept %v, want %v", got, want)
+	}
+}
+
+// A finding whose container was not known is taken again when it is, and nothing after that.
+func TestAnAmendmentIsTakenOnce(t *testing.T) {
+	c := serve(t)
+	push := func(states ...findingv1.MetadataState) uint32 {
+		t.Helper()
+		req := &consolev1.PushFindingsRequest{}
+		for _, state := range states {
+			req.Findings = append(req.Findings, &findingv1.Finding{Id: fmt.Sprintf("%032x", 1), Workload: &findingv1.Workload{Metadata: state}})
+		}
+		answer, err := c.node(t, "node-1").PushFindings(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.GetStored()
+	}
+	const pending, known = findingv1.MetadataState_METADATA_STATE_PENDING, findingv1.MetadataState_METADATA_STATE_KNOWN
+	for i, tt := range []struct {
+		states []findingv1.MetadataState
+		want   uint32
+	}{
+		{[]findingv1.MetadataState{pending, pending}, 1},
+		{[]findingv1.MetadataState{pending}, 0},
+		{[]findingv1.MetadataState{known, pending, known}, 1},
+		{[]findingv1.MetadataState{pending}, 0},
+		{[]findingv1.MetadataState{known}, 0},
+	} {
+		if i == 3 { // as the index shows one finding of an id
+			c.memory.kept = c.memory.kept[1:]
+		}
+		if got := push(tt.states...); got != tt.want {
+			t.Errorf("push %d of %v stored %d, want %d", i, tt.states, got, tt.want)
+		}
 	}
 }
 

@@ -62,7 +62,11 @@ func message(node string, finding *findingv1.Finding) (*nats.Msg, error) {
 	}
 	msg := nats.NewMsg(subject)
 	msg.Data = raw
-	msg.Header.Set(nats.MsgIdHdr, node+"/"+finding.GetId())
+	id := node + "/" + finding.GetId()
+	if finding.GetWorkload().GetMetadata() == findingv1.MetadataState_METADATA_STATE_PENDING {
+		id += "/pending" // one whose container is known is no duplicate of it
+	}
+	msg.Header.Set(nats.MsgIdHdr, id)
 	msg.Header.Set(nodeHeader, node)
 	return msg, nil
 }

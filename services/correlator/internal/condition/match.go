@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/palisade-sec/palisade/services/correlator/internal/glob"
 )
 
 // commLength is how many bytes of a program's name the kernel's comm holds.
@@ -29,10 +31,10 @@ func StringMatcher(op Op, values []string, comm bool) (func(string) bool, error)
 		equal := equalMatcher(value, comm)
 		return func(s string) bool { return !equal(s) }, nil
 	case Glob:
-		return func(s string) bool { return glob(value, s) }, nil
+		return func(s string) bool { return glob.Match(value, s) }, nil
 	case IGlob:
 		lower := strings.ToLower(value)
-		return func(s string) bool { return glob(lower, strings.ToLower(s)) }, nil
+		return func(s string) bool { return glob.Match(lower, strings.ToLower(s)) }, nil
 	case Regex:
 		return regexMatcher(value)
 	case BContains, BStartsWith:
@@ -43,7 +45,14 @@ func StringMatcher(op Op, values []string, comm bool) (func(string) bool, error)
 		value = string(raw)
 	default: // a plain comparison
 	}
-	return func(s string) bool { return CompareStrings(op, s, value) }, nil
+	switch op {
+	case Contains, BContains:
+		return func(s string) bool { return len(s) >= len(value) && strings.Contains(s, value) }, nil
+	case StartsWith, BStartsWith:
+		return func(s string) bool { return strings.HasPrefix(s, value) }, nil
+	default:
+		return func(s string) bool { return CompareStrings(op, s, value) }, nil
+	}
 }
 
 // CompareStrings applies an operator that needs no preparation to two strings. The others are
@@ -98,38 +107,47 @@ func equalMatcher(value string, comm bool) func(string) bool {
 }
 
 func listMatcher(op Op, values []string, comm bool) func(string) bool {
-	set := make(map[string]struct{}, len(values))
+	set := members{all: make(map[string]struct{}, len(values))}
 	for _, v := range values {
 		if op == PathMatch && len(v) > 1 {
 			v = strings.TrimRight(v, "/")
 		}
-		set[v] = struct{}{}
+		set.add(v)
 	}
 	if op == PathMatch {
-		return func(s string) bool { return underAny(set, s) }
+		return set.under
 	}
 	return func(s string) bool {
-		if _, ok := set[s]; ok {
-			return true
-		}
-		if !comm || len(s) <= commLength {
-			return false
-		}
-		_, ok := set[s[:commLength]]
-		return ok
+		return set.has(s) || comm && len(s) > commLength && set.has(s[:commLength])
 	}
 }
 
-// underAny says whether the path or a directory above it is in the set.
-func underAny(set map[string]struct{}, path string) bool {
-	if _, ok := set[path]; ok {
+// members is a set of strings that most often says no by a string's length alone.
+type members struct {
+	all     map[string]struct{}
+	lengths uint64 // a bit for each length modulo 64 that there is
+}
+
+func (m *members) add(s string) {
+	m.all[s] = struct{}{}
+	m.lengths |= 1 << (len(s) % 64)
+}
+
+func (m *members) has(s string) bool {
+	if m.lengths>>(len(s)%64)&1 == 0 {
+		return false
+	}
+	_, ok := m.all[s]
+	return ok
+}
+
+// under says whether the path or a directory above it is in the set.
+func (m *members) under(path string) bool {
+	if m.has(path) {
 		return true
 	}
 	for i := 0; i < len(path); i++ {
-		if path[i] != '/' {
-			continue
-		}
-		if _, ok := set[path[:max(i, 1)]]; ok {
+		if path[i] == '/' && m.has(path[:max(i, 1)]) {
 			return true
 		}
 	}
@@ -160,75 +178,4 @@ func lower(c byte) byte {
 		return c + 'a' - 'A'
 	}
 	return c
-}
-
-// glob matches as fnmatch(3) without flags: * and ? also match a slash, [a-z] and [!a-z] a byte of
-// a set, a backslash takes the next byte as it is. It goes back to the last * only, so its time is
-// bounded by the product of the lengths.
-func glob(pattern, s string) bool {
-	p, i := 0, 0
-	starP, starI := -1, 0
-	for i < len(s) {
-		if p < len(pattern) && pattern[p] == '*' {
-			starP, starI = p, i
-			p++
-			continue
-		}
-		if next, ok := globByte(pattern, p, s[i]); ok {
-			p = next
-			i++
-			continue
-		}
-		if starP < 0 {
-			return false
-		}
-		starI++
-		p, i = starP+1, starI
-	}
-	for p < len(pattern) && pattern[p] == '*' {
-		p++
-	}
-	return p == len(pattern)
-}
-
-// globByte matches one byte with the element of the pattern at p, and says where the next begins.
-func globByte(pattern string, p int, c byte) (next int, ok bool) {
-	if p >= len(pattern) {
-		return p, false
-	}
-	switch pattern[p] {
-	case '?':
-		return p + 1, true
-	case '[':
-		if end, in, closed := globSet(pattern, p, c); closed {
-			return end, in
-		}
-	case '\\':
-		if p+1 < len(pattern) {
-			p++
-		}
-	}
-	return p + 1, pattern[p] == c
-}
-
-// globSet matches a byte with the bracket expression at p. An expression without an end is no set
-// but a plain bracket.
-func globSet(pattern string, p int, c byte) (next int, in, closed bool) {
-	i := p + 1
-	negated := i < len(pattern) && (pattern[i] == '!' || pattern[i] == '^')
-	if negated {
-		i++
-	}
-	for start := i; i < len(pattern); i++ {
-		if pattern[i] == ']' && i > start {
-			return i + 1, in != negated, true
-		}
-		low, high := pattern[i], pattern[i]
-		if i+2 < len(pattern) && pattern[i+1] == '-' && pattern[i+2] != ']' {
-			high = pattern[i+2]
-			i += 2
-		}
-		in = in || low <= c && c <= high
-	}
-	return 0, false, false
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
@@ -58,8 +59,9 @@ type Watcher struct {
 	updates chan workload.Update
 	asked   chan struct{}
 	// known caches descriptions. A container's image and labels are read once, when it first appears: what its tag
-	// means later says nothing about it. Only Run's goroutine uses it.
-	known  map[workload.Ref]known
+	// means later says nothing about it.
+	known  map[workload.Ref]known // guarded by mu: a list and an event may describe at once
+	mu     sync.Mutex
 	health health
 }
 
@@ -111,24 +113,23 @@ func (w *Watcher) send(ctx context.Context, u workload.Update) error {
 	}
 }
 
-// list asks for every task of every namespace and sends them. The list is complete only if every namespace answered.
-func (w *Watcher) list(ctx context.Context) error {
+// list asks for every task of every namespace. It fails if one namespace does not answer: a list is complete, or none.
+func (w *Watcher) list(ctx context.Context) ([]workload.Task, error) {
 	call, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	defer cancel()
 	names, err := w.client.NamespaceService().List(call)
 	if err != nil {
-		return fmt.Errorf("list namespaces: %w", err)
+		return nil, fmt.Errorf("list namespaces: %w", err)
 	}
-	update := workload.Update{Complete: true}
+	var all []workload.Task
 	for _, name := range names {
 		tasks, err := w.listNamespace(namespaces.WithNamespace(call, name), name)
 		if err != nil {
-			return fmt.Errorf("list namespace %s: %w", name, err)
+			return nil, fmt.Errorf("list namespace %s: %w", name, err)
 		}
-		update.Running = append(update.Running, tasks...)
+		all = append(all, tasks...)
 	}
-	w.forgetAllBut(update.Running)
-	return w.send(ctx, update)
+	return all, nil
 }
 
 // listNamespace is the running tasks of one namespace, described.
@@ -159,6 +160,8 @@ func (w *Watcher) forgetAllBut(running []workload.Task) {
 	for _, t := range running {
 		runs[t.Ref] = true
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for ref, k := range w.known {
 		if !runs[ref] && time.Since(k.since) > w.cfg.Relist {
 			delete(w.known, ref)
@@ -169,8 +172,8 @@ func (w *Watcher) forgetAllBut(running []workload.Task) {
 // describe is what containerd knows of a container. ctx carries the namespace. One that is gone already is described by
 // its id and by what the caller knows of its image, which may be nothing.
 func (w *Watcher) describe(ctx context.Context, ref workload.Ref, image string) (*findingv1.Workload, error) {
-	if k, ok := w.known[ref]; ok {
-		return k.workload, nil
+	if known := w.recall(ref); known != nil {
+		return known, nil
 	}
 	description := &findingv1.Workload{
 		ContainerId: ref.ID, Image: image, Runtime: ref.Namespace, Metadata: findingv1.MetadataState_METADATA_STATE_KNOWN,
@@ -210,6 +213,17 @@ func setPod(w *findingv1.Workload, labels map[string]string) {
 	w.PodUid = labels["io.kubernetes.pod.uid"]
 }
 
+// setPodOf takes what the kubelet's labels do not say, for pods that others make, from the annotations that the CRI gives every container.
+func setPodOf(w *findingv1.Workload, annotations map[string]string) {
+	for of, to := range map[string]*string{
+		"container-name": &w.ContainerName, "sandbox-name": &w.PodName, "sandbox-namespace": &w.PodNamespace, "sandbox-uid": &w.PodUid,
+	} {
+		if *to == "" {
+			*to = annotations["io.kubernetes.cri."+of]
+		}
+	}
+}
+
 // describeSpec adds what the container's specification says, and its pod's labels, which its sandbox's container has.
 func (w *Watcher) describeSpec(ctx context.Context, description *findingv1.Workload, c containers.Container) error {
 	if c.Spec == nil {
@@ -218,6 +232,7 @@ func (w *Watcher) describeSpec(ctx context.Context, description *findingv1.Workl
 	s := parseSpec(c.Spec.GetValue())
 	description.Mounts = s.mounts()
 	description.Privileged = s.privileged()
+	setPodOf(description, s.Annotations)
 	sandbox := s.Annotations["io.kubernetes.cri.sandbox-id"]
 	if sandbox == "" || sandbox == c.ID {
 		return nil
@@ -238,9 +253,24 @@ func (w *Watcher) describeSpec(ctx context.Context, description *findingv1.Workl
 	return nil
 }
 
+// recall is what was remembered of a container, nil if nothing was.
+func (w *Watcher) recall(ref workload.Ref) *findingv1.Workload {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.known[ref].workload
+}
+
+func (w *Watcher) forget(ref workload.Ref) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.known, ref)
+}
+
 // remember caches a description that is worth it.
 func (w *Watcher) remember(ref workload.Ref, description *findingv1.Workload, worth bool) *findingv1.Workload {
 	if worth {
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		w.known[ref] = known{workload: description, since: time.Now()}
 	}
 	return description

@@ -7,8 +7,8 @@ import (
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 )
 
-// maxMounts bounds what is kept of a container's mounts.
-const maxMounts = 64
+// maxMounts bounds what is kept of a container's mounts: more than a pod with many volumes has.
+const maxMounts = 512
 
 // spec is what is read of an OCI runtime specification.
 type spec struct {

@@ -87,8 +87,12 @@ type Item struct {
 	Kill *enforcerv1.KillRequest
 	// Doing begins the action's detail: "prevent: degraded to kill (tier tracepoint)".
 	Doing string
-	// Alike says that findings like it may be told as one.
+	// Alike says that findings like it may be told as one, Words what one that is told for several says at its end.
 	Alike bool
+	Words string
+	// Late makes the finding of a container that nobody has claimed anew: nil as long as nobody has. Only the pipeline's goroutine
+	// may call it. It is nil for any other finding.
+	Late func() *findingv1.Finding
 	// Span is the batch's, whose children the calls become.
 	Span trace.SpanContext
 	// Done is called once the uplink has the finding.

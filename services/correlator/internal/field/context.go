@@ -41,6 +41,9 @@ type Process struct {
 	ArgvCut bool
 	// ExeInode is the executable's inode, zero if not known.
 	ExeInode uint64
+	// ExeCtimeNs and ExeMtimeNs are when the executable's inode and its bytes were last changed, as of the exec: nanoseconds since
+	// 1970, zero if not known.
+	ExeCtimeNs, ExeMtimeNs int64
 	// Cwd is the working directory. Rules see it with a slash at its end, as Falco shows it; a
 	// value that already ends in one is used as it is, without a copy.
 	Cwd string
@@ -48,8 +51,10 @@ type Process struct {
 	UID, EUID, GID, LoginUID uint32
 	// TTY is the controlling terminal's device number, zero if there is none.
 	TTY uint32
-	// Session is the session leader's pid.
-	Session uint32
+	// Session and Group are the session leader's and the process group leader's pids.
+	Session, Group uint32
+	// InnerPID and InnerGroup are the process's pid and Group as its own pid namespace numbers them, zero if not known.
+	InnerPID, InnerGroup uint32
 
 	// ExeUpperLayer: the executable was written after the image was made.
 	ExeUpperLayer bool
@@ -58,8 +63,13 @@ type Process struct {
 	// ExeUnlinked: the executable's last name is gone.
 	ExeUnlinked bool
 
-	// Parent is nil at the oldest known ancestor.
+	// Parent is the process that the kernel calls its parent: who started it, or, once that has ended, who took it over. It is nil at the
+	// oldest known ancestor.
 	Parent *Process
+	// Creator is who started it, where that is not Parent.
+	Creator *Process
+	// AncestorsCut: it had ancestors that are not kept.
+	AncestorsCut bool
 }
 
 // multicall are programs that are many: which one runs is decided by the name they are called by.
@@ -112,6 +122,12 @@ type Resolver interface {
 	Any(e *eventv1.Event, ip netip.Addr, match func(name string) bool) bool
 }
 
+// Accounts knows what the host's users and groups are called. *account.Table is one.
+type Accounts interface {
+	User(id uint32) (name string, ok bool)
+	Group(id uint32) (name string, ok bool)
+}
+
 // Context is what a condition and an output see. One goroutine at a time may use it; it caches
 // composed values for the Event it holds, so change Event, Process and Workload together, and use
 // a new Event for each fact.
@@ -123,6 +139,8 @@ type Context struct {
 	Workload *findingv1.Workload
 	// Names knows what addresses are called, nil if nobody does.
 	Names Resolver
+	// Accounts are the host's, nil if nobody has told them.
+	Accounts Accounts
 
 	cache cache
 	// masks are masks spelled out, for all events: the same few come again and again.

@@ -45,11 +45,11 @@ var eventFields = map[string]Field{
 	"evt.failed":           {Doc: "the call returned an error other than EINPROGRESS", Type: Bool, Kinds: resultKinds, Num: eventFailed},
 	"evt.dir":              {Doc: "always <, the end of a call", Deprecated: "every event is the end of a call", Str: func(*Context) (string, bool) { return "<", true }},
 	"user.uid":             {Doc: "effective user id", Type: Number, Num: userID},
-	"user.name":            {Doc: "root for user id 0, else the id in decimal", Knows: knownUser, Str: func(c *Context) (string, bool) { return accountName(userID(c)) }},
+	"user.name":            {Doc: "effective user: root for id 0, of the host what its passwd says, else the id in decimal", Knows: knownAnywhere, Otherwise: ofTheHost, Str: userName},
 	"user.loginuid":        {Doc: "audit login user id, -1 if never set", Type: Number, Num: loginID},
-	"user.loginname":       {Doc: "root for login user id 0, else the id in decimal, missing if never set", Knows: knownUser, Str: func(c *Context) (string, bool) { return accountName(loginID(c)) }},
+	"user.loginname":       {Doc: "who logged in, as the host's passwd says; root for id 0, the id in decimal if it has no name, missing if never set", Str: loginName},
 	"group.gid":            {Doc: "effective group id", Type: Number, Num: groupID},
-	"group.name":           {Doc: "root for group id 0, else the id in decimal", Knows: knownUser, Str: func(c *Context) (string, bool) { return accountName(groupID(c)) }},
+	"group.name":           {Doc: "effective group: root for id 0, of the host what its group file says, else the id in decimal", Knows: knownAnywhere, Otherwise: ofTheHost, Str: groupName},
 	"thread.tid":           {Doc: "acting thread, in the initial pid namespace", Type: Number, Num: threadID},
 	"thread.ismain":        {Doc: "the acting thread is the process's first", Type: Bool, Num: isMainThread},
 	"thread.cap_effective": {Doc: "effective capabilities by name, separated by spaces", Str: effectiveCaps},
@@ -58,7 +58,20 @@ var eventFields = map[string]Field{
 // resultKinds are the events that can have a result.
 const resultKinds = AllKinds &^ (KindExit | KindExisting | KindDNSQuestion | KindDNSAnswer)
 
-func eventType(c *Context) (string, bool) { return text(typeName(KindOf(c.Event))) }
+// duplicateCalls are the names of evt.type's for a duplicate, by the call that made it. For the others dup stands.
+var duplicateCalls = map[eventv1.DuplicateCall]string{
+	eventv1.DuplicateCall_DUPLICATE_CALL_DUP2: "dup2", eventv1.DuplicateCall_DUPLICATE_CALL_DUP3: "dup3",
+}
+
+func eventType(c *Context) (string, bool) {
+	if duplicate := c.Event.GetDuplicate(); duplicate != nil {
+		if name := duplicateCalls[duplicate.GetCall()]; name != "" {
+			return name, true
+		}
+		return "dup", true
+	}
+	return text(typeName(KindOf(c.Event)))
+}
 
 func eventNumber(c *Context) (int64, bool) {
 	return int64(c.Event.GetSequence()), true //nolint:gosec // 2^63 events take millennia
@@ -169,10 +182,13 @@ func rawResult(c *Context) (int64, bool) {
 	return 0, false
 }
 
+// SignOnly is the events whose result, or descriptor, may be known only to be 0 or more.
+const SignOnly = KindFileOpen | KindAccept
+
 // rawResultSign adds that an open or accept that is reported has succeeded.
 func rawResultSign(c *Context) (int64, bool) {
 	n, ok := rawResult(c)
-	return n, ok || KindOf(c.Event).Has(KindFileOpen|KindAccept)
+	return n, ok || KindOf(c.Event).Has(SignOnly)
 }
 
 func eventResult(c *Context) (string, bool) {
@@ -233,27 +249,6 @@ func loginID(c *Context) (int64, bool) {
 		return -1, true
 	}
 	return int64(login), true
-}
-
-// accountName names an id. Only root's name is the same in every container, and /etc/passwd of a
-// container is the attacker's to write, so nobody else is named.
-func accountName(id int64, ok bool) (string, bool) {
-	switch {
-	case !ok || id < 0:
-		return "", false
-	case id == 0:
-		return "root", true
-	}
-	return strconv.FormatInt(id, 10), true
-}
-
-// knownUser says whether accountName can answer this: root or a number.
-func knownUser(name string) bool {
-	if name == "root" {
-		return true
-	}
-	_, err := strconv.ParseUint(name, 10, 32)
-	return err == nil
 }
 
 // effectiveCaps is present and empty for a process that has none.

@@ -56,6 +56,19 @@ func (t Type) String() string {
 	return "unknown"
 }
 
+// Needs is what the value of a field comes from besides the record of the event at hand as it always is.
+type Needs struct {
+	// Kinds are other events.
+	Kinds Kinds
+	// GivenPath: an open's record with the path as the caller wrote it.
+	GivenPath bool
+}
+
+// Or is what either needs.
+func (n Needs) Or(other Needs) Needs {
+	return Needs{Kinds: n.Kinds | other.Kinds, GivenPath: n.GivenPath || other.GivenPath}
+}
+
 // argument says what may stand in brackets after a field's name.
 type argument uint8
 
@@ -112,11 +125,13 @@ type Field struct {
 	// Show appends several values as text, and says whether there are any. Nil for a field that cannot be shown.
 	Show func(dst []byte, c *Context) ([]byte, bool)
 
-	// Sign answers where the value's sign is known but the value is not: any number of the same
+	// Sign answers where the value's sign is known but the value is not, of events of SignOnly: any number of the same
 	// sign. It serves comparisons that only ask for the sign.
 	Sign func(*Context) (int64, bool)
 	// Knows says whether the field can ever hold this constant. Nil means any.
 	Knows func(constant string) bool
+	// Otherwise says where the field can hold what it does not know, empty if nowhere.
+	Otherwise string
 	// Word reads a constant that a rule may write in place of a Number. Nil means none.
 	Word func(constant string) (int64, bool)
 	// ByAccess: of an open, the value depends on nothing but the file's access mode.
@@ -127,8 +142,8 @@ type Field struct {
 	Path PathPart
 	// Peer says what of an outgoing connection's far end the field holds.
 	Peer PeerPart
-	// Needs are kinds of events that the value comes from besides the one at hand. They must be recorded too.
-	Needs Kinds
+	// Needs is what must be recorded besides for the field to have its value.
+	Needs Needs
 	// Deprecated says why a rule should not use the field.
 	Deprecated string
 
@@ -179,7 +194,7 @@ func find(name string) (Field, bool) {
 }
 
 // tables are all fields, by the file that holds them.
-var tables = [...]map[string]Field{eventFields, argumentFields, processFields, fileFields, networkFields, dnsFields, workloadFields}
+var tables = [...]map[string]Field{eventFields, argumentFields, processFields, groupFields, fileFields, networkFields, dnsFields, workloadFields, mountFields}
 
 // Names lists every field's name, in no order.
 func Names() []string {

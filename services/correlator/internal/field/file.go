@@ -23,11 +23,12 @@ const (
 // fileFields are fd.* of files, and of whatever a descriptor may be, and fs.path.*.
 var fileFields = map[string]Field{
 	"fd.name":           {Doc: "the kernel's path, a unix socket's path, client:port->server:port, or the address bound to", Path: WholePath, Kinds: fdKinds &^ KindSocket, Str: fdName},
+	"fd.nameraw":        {Doc: "path of an open as the caller wrote it; missing if it could not be read, or if there is none", Kinds: KindFileOpen, Needs: Needs{GivenPath: true}, Str: givenPath},
 	"fd.directory":      {Doc: "directory of the file", Path: Directory, Kinds: fileKinds, Str: fileDir},
 	"fd.filename":       {Doc: "last element of the file's path", Kinds: fileKinds, Str: fileBase},
 	"fd.type":           {Doc: "file, directory, memfd, ipv4, ipv6, unix or netlink", Kinds: fdKinds, Str: fdType},
 	"fd.typechar":       {Doc: "f, d, m, 4, 6, u or n, as fd.type", Kinds: fdKinds, Str: fdTypeChar},
-	"fd.num":            {Doc: "descriptor; may be known only to be 0 or more", Type: Number, Kinds: KindFileOpen | KindAccept, Num: descriptor, Sign: descriptorSign},
+	"fd.num":            {Doc: "descriptor, of a dup the one that was duplicated; of an open or accept it may be known only to be 0 or more", Type: Number, Kinds: KindFileOpen | KindAccept | KindDuplicate, Num: descriptor, Sign: descriptorSign},
 	"fd.dev":            {Doc: "device of the file, major<<20 | minor", Type: Number, Kinds: inodeKinds, Num: fileDevice},
 	"fd.dev.major":      {Doc: "major number of the file's device", Type: Number, Kinds: inodeKinds, Num: func(c *Context) (int64, bool) { n, ok := fileDevice(c); return n >> 20, ok }},
 	"fd.dev.minor":      {Doc: "minor number of the file's device", Type: Number, Kinds: inodeKinds, Num: func(c *Context) (int64, bool) { n, ok := fileDevice(c); return n & (1<<20 - 1), ok }},
@@ -128,8 +129,20 @@ func fileUpper(c *Context) (int64, bool) {
 	return flag(f.GetUpperLayer())
 }
 
-// descriptor is the result of what makes one; -1 if it failed.
+// givenPath is missing, not empty, if the caller's memory could not be read any more.
+func givenPath(c *Context) (string, bool) {
+	open := c.Event.GetFileOpen()
+	if open.GetGivenPathSource() == eventv1.PathSource_PATH_SOURCE_UNSPECIFIED || open.GetGivenPathUnreadable() {
+		return "", false
+	}
+	return open.GetGivenPath(), true
+}
+
+// descriptor is the result of what makes one, -1 if it failed; of a duplicate, as Falco has it, the one that was there before.
 func descriptor(c *Context) (int64, bool) {
+	if duplicate := c.Event.GetDuplicate(); duplicate != nil {
+		return int64(duplicate.GetSource()), true
+	}
 	if !c.Event.GetResultKnown() {
 		return 0, false
 	}
@@ -137,6 +150,9 @@ func descriptor(c *Context) (int64, bool) {
 }
 
 func descriptorSign(c *Context) (int64, bool) {
+	if c.Event.GetDuplicate() != nil {
+		return descriptor(c)
+	}
 	n, ok := rawResultSign(c)
 	return max(n, -1), ok
 }

@@ -65,13 +65,14 @@ const (
 	KindPerfEventOpen
 	KindIOUringSetup
 	KindIOUring
+	KindDuplicate
 
 	// AllKinds is every kind a rule can match.
 	AllKinds Kinds = 1<<iota - 1
 )
 
 // NumKinds is how many kinds there are; Kinds.Index is below it.
-const NumKinds = 51
+const NumKinds = 52
 
 // LifeCycle are the kinds that the process tree lives on.
 const LifeCycle = KindExec | KindFork | KindExit
@@ -139,6 +140,8 @@ var classes = [NumKinds]class{
 	{"perf_event_open", []string{"perf_event_open"}},
 	{"io_uring_setup", []string{"io_uring_setup"}},
 	{"io_uring", []string{"io_uring"}}, // ours: no system call stands for it
+	// Also fcntl's F_DUPFD and pidfd_getfd, whose own names would promise more: only sockets that become standard streams are told.
+	{"duplicate", []string{"dup2", "dup", "dup3"}},
 }
 
 // KindsNamed are the kinds of which at least one name satisfies match.
@@ -232,6 +235,8 @@ func KindOf(e *eventv1.Event) Kinds {
 		return consecutive(KindSetuid, KindIOUringSetup, int32(kind.Privilege.GetOperation()))
 	case *eventv1.Event_IoUring:
 		return KindIOUring
+	case *eventv1.Event_Duplicate:
+		return KindDuplicate
 	}
 	return 0
 }

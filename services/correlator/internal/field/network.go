@@ -11,8 +11,8 @@ import (
 // Kinds by which ends of a connection they have.
 const (
 	boundKinds     = KindBind | KindListen
-	connectedKinds = KindConnect | KindAccept
-	// peerKinds give a socket its other end.
+	connectedKinds = KindConnect | KindAccept | KindDuplicate
+	// peerKinds have a socket's other end, and all but a duplicate gave it to it.
 	peerKinds   = connectedKinds | KindSend
 	serverKinds = peerKinds | boundKinds
 	localKinds  = connectedKinds | boundKinds
@@ -25,15 +25,15 @@ const (
 var networkFields = map[string]Field{
 	"fd.l4proto":      {Doc: "tcp, udp, icmp or raw", Kinds: serverKinds | KindSocket, Str: l4proto},
 	"fd.connected":    {Doc: "the connection is established", Type: Bool, Kinds: peerKinds | KindConnectUnix, Num: connected},
-	"fd.name_changed": {Doc: "the event gave the socket its other end", Type: Bool, Kinds: peerKinds | KindConnectUnix, Num: func(*Context) (int64, bool) { return 1, true }},
+	"fd.name_changed": {Doc: "the event gave the socket its other end", Type: Bool, Kinds: peerKinds&^KindDuplicate | KindConnectUnix, Num: func(*Context) (int64, bool) { return 1, true }},
 
 	"fd.sockfamily": {Doc: "ip or unix", Kinds: socketKinds, Str: socketFamily},
 	"fd.is_server":  {Doc: "the process is the server's end", Type: Bool, Kinds: serverKinds, Num: isServer},
 
-	"fd.sip.name": {Doc: "name by which the workload asked for the server's address", Kinds: serverKinds, Needs: KindDNSAnswer, AllNotEqual: true, AnyStr: names(server), Show: shown(names(server))},
-	"fd.cip.name": {Doc: "name by which the workload asked for the client's address", Kinds: connectedKinds, Needs: KindDNSAnswer, AllNotEqual: true, AnyStr: names(client), Show: shown(names(client))},
-	"fd.lip.name": {Doc: "name by which the workload asked for the local address", Kinds: localKinds, Needs: KindDNSAnswer, AllNotEqual: true, AnyStr: names(local), Show: shown(names(local))},
-	"fd.rip.name": {Doc: "name by which the workload asked for the remote address", Kinds: peerKinds, Needs: KindDNSAnswer, AllNotEqual: true, AnyStr: names(remote), Show: shown(names(remote))},
+	"fd.sip.name": {Doc: "name by which the workload asked for the server's address", Kinds: serverKinds, Needs: Needs{Kinds: KindDNSAnswer}, AllNotEqual: true, AnyStr: names(server), Show: shown(names(server))},
+	"fd.cip.name": {Doc: "name by which the workload asked for the client's address", Kinds: connectedKinds, Needs: Needs{Kinds: KindDNSAnswer}, AllNotEqual: true, AnyStr: names(client), Show: shown(names(client))},
+	"fd.lip.name": {Doc: "name by which the workload asked for the local address", Kinds: localKinds, Needs: Needs{Kinds: KindDNSAnswer}, AllNotEqual: true, AnyStr: names(local), Show: shown(names(local))},
+	"fd.rip.name": {Doc: "name by which the workload asked for the remote address", Kinds: peerKinds, Needs: Needs{Kinds: KindDNSAnswer}, AllNotEqual: true, AnyStr: names(remote), Show: shown(names(remote))},
 
 	"fd.sip":   {Doc: "server's address", Type: Address, Kinds: serverKinds, Peer: PeerAddress, IP: address(server)},
 	"fd.cip":   {Doc: "client's address", Type: Address, Kinds: connectedKinds, IP: address(client)},
@@ -87,6 +87,12 @@ func socketOf(e *eventv1.Event) (socket, bool) {
 	case *eventv1.Event_Accept:
 		k := kind.Accept
 		return socket{family: k.GetFamily(), protocol: k.GetProtocol(), local: k.GetLocal(), remote: k.GetRemote(), incoming: true}, true
+	case *eventv1.Event_Duplicate:
+		k := kind.Duplicate
+		return socket{
+			family: k.GetFamily(), protocol: k.GetProtocol(), kind: k.GetType(), incoming: k.GetAccepted(),
+			local: known(k.GetLocal()), remote: known(k.GetRemote()),
+		}, true
 	case *eventv1.Event_Socket:
 		k := kind.Socket
 		s := socket{family: k.GetFamily(), protocol: k.GetProtocol(), kind: k.GetType(), unixPath: k.GetUnixPath()}
@@ -100,6 +106,14 @@ func socketOf(e *eventv1.Event) (socket, bool) {
 		return s, true
 	}
 	return socket{}, false
+}
+
+// known is an end that a socket has: one without has zeros in its place.
+func known(a *eventv1.SocketAddress) *eventv1.SocketAddress {
+	if ip, ok := parseIP(a); ok && a.GetPort() == 0 && ip.IsUnspecified() {
+		return nil
+	}
+	return a
 }
 
 func local(s socket) *eventv1.SocketAddress  { return s.local }
@@ -218,6 +232,8 @@ func connected(c *Context) (int64, bool) {
 		return flag(kind.Connect.GetResult() == 0)
 	case *eventv1.Event_Accept:
 		return flag(true)
+	case *eventv1.Event_Duplicate:
+		return flag(known(kind.Duplicate.GetRemote()) != nil)
 	}
 	if KindOf(c.Event) == KindSend {
 		return flag(false)
@@ -244,7 +260,7 @@ func endName(a *eventv1.SocketAddress) string {
 	return ip.String() + ":" + strconv.FormatUint(uint64(a.GetPort()), 10)
 }
 
-// dnsFields are ours: DNS messages over UDP. Names have no final dot. A message may hold several questions and answers:
+// dnsFields are ours: DNS messages over UDP and TCP. Names have no final dot. A message may hold several questions and answers:
 // a comparison is true if one of them satisfies it, != if none equals.
 var dnsFields = map[string]Field{
 	"dns.question":  {Doc: "name asked for", Kinds: dnsKinds, AllNotEqual: true, AnyStr: anyQuestion(questionName), Show: shown(anyQuestion(questionName))},

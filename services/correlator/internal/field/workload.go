@@ -3,9 +3,11 @@ package field
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/glob"
 )
 
 // Answers of container.id that are no id.
@@ -170,4 +172,105 @@ func containerInfo(c *Context) (string, bool) {
 		info += " k8s_pod=" + c.Workload.GetPodNamespace() + "/" + pod
 	}
 	return info, true
+}
+
+// ofTheHost is which processes have users and groups with names of their own.
+const ofTheHost = "of the host's processes only: in a container it is root, or the id in decimal"
+
+// userName looks up the host's users for the host's processes. The ids of a container are not the host's: who they are stands in
+// the container's own /etc/passwd, which is the attacker's to write, so only root is named there.
+func userName(c *Context) (string, bool) {
+	id, ok := userID(c)
+	return c.account(id, ok, isHost(c.Workload), Accounts.User)
+}
+
+func groupName(c *Context) (string, bool) {
+	id, ok := groupID(c)
+	return c.account(id, ok, isHost(c.Workload), Accounts.Group)
+}
+
+// loginName is a user of the host's, whatever was entered since: one logs in to the host.
+func loginName(c *Context) (string, bool) {
+	id, ok := loginID(c)
+	return c.account(id, ok, true, Accounts.User)
+}
+
+// account names an id. Root is called root, whatever the files say.
+func (c *Context) account(id int64, ok, host bool, name func(Accounts, uint32) (string, bool)) (string, bool) {
+	switch {
+	case !ok || id < 0:
+		return "", false
+	case id == 0:
+		return "root", true
+	}
+	if host && c.Accounts != nil {
+		if known, ok := name(c.Accounts, uint32(id)); ok { //nolint:gosec // a uid or gid, which is 32 bits wide
+			return known, true
+		}
+	}
+	return strconv.FormatInt(id, 10), true
+}
+
+// knownAnywhere says whether an account of any workload can be called this: root, or a number.
+func knownAnywhere(name string) bool {
+	if name == "root" {
+		return true
+	}
+	_, err := strconv.ParseUint(name, 10, 32)
+	return err == nil
+}
+
+// mountFields are container.mount*: what the runtime mounted into the container. A mount is named by its place in the list, from 0
+// on, or by a path, which may be a shell pattern; the first that matches is meant.
+var mountFields = map[string]Field{
+	"container.mounts":       {Doc: "every mount as source:destination:mode:writable:propagation, joined by commas; mode and propagation are empty", Show: showMounts, Str: mountsText},
+	"container.mount":        {Doc: "one mount, as in container.mounts, by number or source", arg: requiredKey, strKey: mountStr(bySource, mountText)},
+	"container.mount.source": {Doc: "source of a mount by number or destination", arg: requiredKey, strKey: mountStr(byDestination, bySource)},
+	"container.mount.dest":   {Doc: "destination of a mount by number or source", arg: requiredKey, strKey: mountStr(bySource, byDestination)},
+	"container.mount.rdwr":   {Doc: "true if a mount, by number or source, is writable, else false", arg: requiredKey, strKey: mountStr(bySource, writable)},
+}
+
+func bySource(m *findingv1.Mount) string      { return m.GetSource() }
+func byDestination(m *findingv1.Mount) string { return m.GetDestination() }
+func writable(m *findingv1.Mount) string      { return strconv.FormatBool(!m.GetReadOnly()) }
+func mountText(m *findingv1.Mount) string     { return string(appendMount(nil, m)) }
+
+func appendMount(dst []byte, m *findingv1.Mount) []byte {
+	dst = append(append(dst, m.GetSource()...), ':')
+	dst = append(append(dst, m.GetDestination()...), "::"...)
+	return append(strconv.AppendBool(dst, !m.GetReadOnly()), ':')
+}
+
+// mountStr reads a part of the mount that is asked for by number, or by another part.
+func mountStr(key, part func(*findingv1.Mount) string) func(*Context, string) (string, bool) {
+	return func(c *Context, name string) (string, bool) {
+		mounts := c.Workload.GetMounts()
+		place := slices.IndexFunc(mounts, func(m *findingv1.Mount) bool { return glob.Match(name, key(m)) })
+		if !strings.HasPrefix(name, "/") { // a number, if it is one
+			if n, err := strconv.ParseUint(name, 10, 16); err == nil {
+				place = int(n)
+			}
+		}
+		if place < 0 || place >= len(mounts) {
+			return "", false
+		}
+		return part(mounts[place]), true
+	}
+}
+
+// mountsText is for people, so it allocates; no condition should use it.
+func mountsText(c *Context) (string, bool) {
+	raw, ok := showMounts(nil, c)
+	return string(raw), ok
+}
+
+func showMounts(dst []byte, c *Context) ([]byte, bool) {
+	mounts := c.Workload.GetMounts()
+	for i, m := range mounts {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendMount(dst, m)
+	}
+	return dst, len(mounts) > 0
 }

@@ -69,12 +69,15 @@ type Interest struct {
 	Reads, Writes Paths
 	// Peers are of connections that are made and of datagrams that are sent.
 	Peers Peers
+	// GivenPaths: opens are wanted with their paths as the callers wrote them.
+	GivenPaths bool
 }
 
 // Or is what either wants.
 func (i Interest) Or(other Interest) Interest {
 	return Interest{
 		Kinds: i.Kinds | other.Kinds, Reads: i.Reads.Or(other.Reads), Writes: i.Writes.Or(other.Writes), Peers: i.Peers.Or(other.Peers),
+		GivenPaths: i.GivenPaths || other.GivenPaths,
 	}
 }
 
@@ -108,6 +111,12 @@ func New(kinds field.Kinds, opens Opens, peers Peers) Interest {
 	return i
 }
 
+// WithGivenPaths is the interest with the paths of opens as the callers wrote them, if that is needed and there are opens in it.
+func (i Interest) WithGivenPaths(needed bool) Interest {
+	i.GivenPaths = needed && i.Kinds.Has(field.KindFileOpen)
+	return i
+}
+
 // Admits says whether an event would be recorded.
 func (i Interest) Admits(e *eventv1.Event) bool {
 	kind := field.KindOf(e)
@@ -133,7 +142,7 @@ func (i Interest) Admits(e *eventv1.Event) bool {
 func (i Interest) Message() *collectorv1.Interest {
 	m := &collectorv1.Interest{Classes: (i.Kinds &^ field.KindExisting).Classes()}
 	if i.Kinds.Has(field.KindFileOpen) {
-		m.Reads, m.Writes = i.Reads.message(), i.Writes.message()
+		m.Reads, m.Writes, m.GivenPaths = i.Reads.message(), i.Writes.message(), i.GivenPaths
 	}
 	if i.Kinds.Has(peerKinds) {
 		m.Peers = i.Peers.message()
@@ -153,7 +162,11 @@ func (i Interest) String() string {
 		words = "everything"
 	}
 	if kinds.Has(field.KindFileOpen) {
-		words += fmt.Sprintf(" (file_open: reads %s, writes %s)", i.Reads.words(), i.Writes.words())
+		words += fmt.Sprintf(" (file_open: reads %s, writes %s", i.Reads.words(), i.Writes.words())
+		if i.GivenPaths {
+			words += ", with paths as given"
+		}
+		words += ")"
 	}
 	if kinds.Has(peerKinds) && !i.Peers.All {
 		words += fmt.Sprintf(" (peers %s)", i.Peers.words())

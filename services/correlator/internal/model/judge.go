@@ -112,8 +112,8 @@ func (o *observation) program(existing bool) {
 	case p.ExeUpperLayer:
 		f.Origin = FromUpperLayer
 	}
-	if !o.s.Started && p.Parent != nil {
-		f.Parent = strings.TrimSuffix(p.Parent.Exe, " (deleted)")
+	if !o.s.Started && p.StartedBy() != nil {
+		f.Parent = strings.TrimSuffix(p.StartedBy().Exe, " (deleted)")
 	}
 	if existing && o.t.model.facts[f] == nil {
 		for known := range o.t.model.facts {

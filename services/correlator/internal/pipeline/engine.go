@@ -3,8 +3,9 @@
 // neither has a lock, and an event costs a few look-ups.
 //
 // An event whose cgroup nobody has claimed yet waits, in order within its cgroup, for at most a second, while the
-// runtime is asked. Then it goes on with its metadata marked as pending. A batch is released when the last of its
-// events has gone on and the uplink has every finding that came of it.
+// runtime is asked. Then it goes on with its metadata marked as pending, and what was found is told anew when somebody
+// claims the cgroup after all. A batch is released when the last of its events has gone on and the uplink has every
+// finding that came of it.
 package pipeline
 
 import (
@@ -22,6 +23,7 @@ import (
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/account"
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/dnsname"
@@ -38,6 +40,11 @@ import (
 // Sink takes findings. *delivery.Delivery is one.
 type Sink interface {
 	Put(ctx context.Context, item delivery.Item) error
+}
+
+// Amendments are told now and then that findings may be told anew. *amendment.Book is one.
+type Amendments interface {
+	Settle(ctx context.Context) error
 }
 
 // Runtime tells which containers run. *container.Watcher is one.
@@ -66,6 +73,7 @@ type Recorder interface {
 	Begin(at time.Time, parts []*correlatorv1.RecordedEntry)
 	Batch(at time.Time, b *subscription.Batch)
 	News(at time.Time, u workload.Update)
+	Accounts(at time.Time, table *account.Table)
 }
 
 // Models learn what the containers of an image do, and say what is unusual. *model.Learner is one. Nothing of it blocks for long.
@@ -85,7 +93,11 @@ type Deps struct {
 	Adopted func(*rule.Set)
 	Batches <-chan *subscription.Batch
 	Runtime Runtime
-	Sink    Sink
+	// Accounts brings the host's users and groups, again when they have changed; nil if nobody tells them.
+	Accounts <-chan *account.Table
+	Sink     Sink
+	// Amendments may be nil.
+	Amendments Amendments
 	// Registrar may be nil.
 	Registrar Registrar
 	// Seen is how far an earlier run of the correlator had seen, zero if there was none; Bookmark keeps how far this
@@ -119,8 +131,9 @@ type Engine struct {
 	tracer  trace.Tracer
 
 	// windows count for rules that ask for several matches, names are what workloads' addresses are called.
-	windows *window.Counter
-	names   *dnsname.Cache
+	windows  *window.Counter
+	names    *dnsname.Cache
+	accounts *account.Table
 
 	stream stream
 	// losers are the workloads of cgroups that records are missing of, until the next sweep; nil for one nobody knows.
@@ -133,27 +146,6 @@ type Engine struct {
 	// judged and yield are here, and not made for each event, so that one that matches nothing allocates nothing.
 	judged judged
 	yield  func(*rule.Rule)
-}
-
-// subject is an event with what must be known to judge it later: the program its process ran then, and where.
-type subject struct {
-	event *eventv1.Event
-	image *field.Process
-	entry *process.Entry
-	place workload.Place
-	// entered and started are for models; see enter.
-	entered, started bool
-	// since is when a set of system calls began to wait.
-	since time.Time
-	batch *subscription.Batch
-	span  trace.SpanContext
-}
-
-// judged is the subject that the rules are run over.
-type judged struct {
-	subject
-	context field.Context
-	found   []*rule.Rule
 }
 
 // New returns an engine that has seen nothing.
@@ -212,6 +204,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			err = e.News(ctx, update)
 		case set := <-e.deps.Reloads:
 			e.adopt(set)
+		case table := <-e.deps.Accounts:
+			e.Accounts(table)
 		case <-joins:
 			e.deps.Recorder.Begin(e.now(), e.snapshot())
 		case <-timer.C: // something has waited long enough
@@ -255,6 +249,11 @@ func (e *Engine) Tick(ctx context.Context) error {
 		clear(e.losers)
 		if err := errors.Join(e.learn(ctx, now), e.aboutFlight(ctx)); err != nil {
 			return err
+		}
+		if e.deps.Amendments != nil {
+			if err := e.deps.Amendments.Settle(ctx); err != nil {
+				return err
+			}
 		}
 		if e.turns++; e.turns%rememberEvery == 0 {
 			e.remember(ctx)

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
+	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
@@ -29,6 +32,7 @@ func (e *Engine) finding(r *rule.Rule) *findingv1.Finding {
 // describe is the subject under judgement as a finding of that name.
 func (e *Engine) describe(rule, output string) *findingv1.Finding {
 	j := &e.judged
+	above, more := ancestry(j.image)
 	return &findingv1.Finding{
 		Id:          findingID(j.batch, j.event, rule),
 		Time:        j.event.GetTime(),
@@ -36,7 +40,8 @@ func (e *Engine) describe(rule, output string) *findingv1.Finding {
 		Output:      shorten(strings.ToValidUTF8(output, "\uFFFD"), maxOutput),
 		Workload:    lightWorkload(j.context.Workload),
 		Process:     program(j.image, maxExe, maxArgv),
-		Ancestry:    ancestry(j.image),
+		Ancestry:    above,
+		AncestryCut: more,
 		Event:       lightEvent(j.event),
 		Traceparent: j.batch.GetTraceparent(),
 		Incident:    e.incident(j.entry, j.image),
@@ -68,13 +73,16 @@ func shortSum(parts ...string) string {
 
 func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
 
-// ancestry is a process's ancestors, its parent first.
-func ancestry(p *field.Process) []*findingv1.Process {
-	var out []*findingv1.Process
-	for p = p.Parent; p != nil && len(out) < maxAncestors; p = p.Parent {
+// ancestry is a process's ancestors, first who started it, whether they live or not; and whether there were more.
+func ancestry(p *field.Process) (out []*findingv1.Process, more bool) {
+	for p.StartedBy() != nil {
+		p = p.StartedBy()
+		if len(out) == maxAncestors {
+			return out, true
+		}
 		out = append(out, program(p, maxAncestorExe, maxAncestorArgv))
 	}
-	return out
+	return out, p.AncestorsCut
 }
 
 // program is a process for people, with at most so many bytes of path and arguments.
@@ -115,4 +123,29 @@ func together(entry, above *process.Entry) bool {
 		return entry.Home == above.Home
 	}
 	return entry.PIDNS == above.PIDNS && entry.MntNS == above.MntNS && entry.Image.Session == above.Image.Session
+}
+
+// late makes a finding of the subject under judgement anew when somebody has claimed its cgroup, nil if somebody has already. It
+// holds on to the event and the process, and not to their batch.
+func (e *Engine) late(r *rule.Rule) func() *findingv1.Finding {
+	if e.deps.Amendments == nil || !isPending(e.judged.context.Workload) {
+		return nil
+	}
+	s := e.judged.subject
+	s.event = proto.CloneOf(s.event)
+	s.batch = &subscription.Batch{StreamEventsResponse: &collectorv1.StreamEventsResponse{
+		BootId: s.batch.GetBootId(), Instance: s.batch.GetInstance(), Epoch: s.batch.GetEpoch(), Traceparent: s.batch.GetTraceparent(),
+	}}
+	return func() *findingv1.Finding {
+		w, settled := e.index.Resolve(s.entry, s.place)
+		if !settled || isPending(w) {
+			return nil
+		}
+		e.consider(s, w)
+		return e.finding(r)
+	}
+}
+
+func isPending(w *findingv1.Workload) bool {
+	return w.GetMetadata() == findingv1.MetadataState_METADATA_STATE_PENDING
 }

@@ -5,17 +5,42 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	enforcerv1 "github.com/palisade-sec/palisade/api/palisade/enforcer/v1"
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/model"
+	"github.com/palisade-sec/palisade/services/correlator/internal/process"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
+	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 	"github.com/palisade-sec/palisade/services/correlator/internal/window"
 	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
 )
+
+// subject is an event with what must be known to judge it later: the program its process ran then, and where.
+type subject struct {
+	event *eventv1.Event
+	image *field.Process
+	entry *process.Entry
+	place workload.Place
+	// entered and started are for models; see enter.
+	entered, started bool
+	// since is when a set of system calls began to wait.
+	since time.Time
+	batch *subscription.Batch
+	span  trace.SpanContext
+}
+
+// judged is the subject that the rules are run over.
+type judged struct {
+	subject
+	context field.Context
+	found   []*rule.Rule
+}
 
 // judge runs the rules over an event, if it is known whose it is. It returns false if that is worth waiting for.
 func (e *Engine) judge(ctx context.Context, s subject) (bool, error) {
@@ -25,8 +50,8 @@ func (e *Engine) judge(ctx context.Context, s subject) (bool, error) {
 	}
 	e.keep(w, s.place.CgroupID, s)
 	j := &e.judged
-	j.context.Event, j.context.Process, j.context.Workload = s.event, s.image, w
-	j.subject, j.found = s, j.found[:0]
+	e.consider(s, w)
+	j.found = j.found[:0]
 	e.deps.Profile.Match(e.deps.Rules, &j.context, e.yield)
 	for _, r := range j.found {
 		if err := e.found(ctx, r); err != nil {
@@ -34,6 +59,13 @@ func (e *Engine) judge(ctx context.Context, s subject) (bool, error) {
 		}
 	}
 	return true, e.unusual(ctx)
+}
+
+// consider puts a subject under judgement, as the workload's.
+func (e *Engine) consider(s subject, w *findingv1.Workload) {
+	j := &e.judged
+	j.context.Event, j.context.Process, j.context.Workload = s.event, s.image, w
+	j.subject = s
 }
 
 // unusual lets the models see the subject under judgement, after the rules: what a rule finds grave is not learned.
@@ -99,7 +131,7 @@ func (e *Engine) syscalls(ctx context.Context, s subject) error {
 		return nil
 	}
 	w := e.resident(s.event.GetCgroupId())
-	if w == nil || w.GetMetadata() == findingv1.MetadataState_METADATA_STATE_PENDING {
+	if w == nil || isPending(w) {
 		if len(e.early) < maxEarly {
 			s.since = e.now()
 			s.batch.Keep()
@@ -113,8 +145,7 @@ func (e *Engine) syscalls(ctx context.Context, s subject) error {
 // makes judges a set of system calls of a workload.
 func (e *Engine) makes(ctx context.Context, s subject, w *findingv1.Workload) error {
 	s.image = &field.Process{LoginUID: field.NoLogin}
-	e.judged.context.Event, e.judged.context.Process, e.judged.context.Workload = s.event, s.image, w
-	e.judged.subject = s
+	e.consider(s, w)
 	return e.unusual(ctx)
 }
 
@@ -133,7 +164,7 @@ func (e *Engine) learn(ctx context.Context, now time.Time) error {
 	e.early = nil
 	for _, s := range early {
 		w := e.resident(s.event.GetCgroupId())
-		known := w != nil && w.GetMetadata() != findingv1.MetadataState_METADATA_STATE_PENDING
+		known := w != nil && !isPending(w)
 		switch {
 		case known:
 			if err := e.makes(ctx, s, w); err != nil {
@@ -159,7 +190,7 @@ func (e *Engine) found(ctx context.Context, r *rule.Rule) error {
 			return nil
 		}
 	}
-	item := delivery.Item{Finding: e.finding(r)}
+	item := delivery.Item{Finding: e.finding(r), Late: e.late(r)}
 	if e.deps.Models != nil {
 		e.deps.Models.Suspect(e.judged.context.Workload, r.Priority)
 	}

@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/account"
 	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
 )
 
@@ -29,7 +30,7 @@ func (e *Engine) snapshot() []*correlatorv1.RecordedEntry {
 		}
 	}
 	running, over := e.index.Tasks()
-	add(&correlatorv1.Snapshot{Processes: events[begin:], Tasks: workload.Messages(append(running, over...))})
+	add(&correlatorv1.Snapshot{Processes: events[begin:], Tasks: workload.Messages(append(running, over...)), Accounts: e.accounts.Message()})
 	if len(over) > 0 {
 		news := &correlatorv1.WorkloadNews{}
 		for _, t := range over {
@@ -54,4 +55,19 @@ func (e *Engine) Restore(part *correlatorv1.Snapshot) {
 		}
 	}
 	e.index.Apply(workload.Update{Running: workload.TasksOf(part.GetTasks())})
+	if part.GetAccounts() != nil {
+		e.know(account.Of(part.GetAccounts()))
+	}
+}
+
+// Accounts takes in what the host's users and groups are called from now on. What waits is judged by it, too.
+func (e *Engine) Accounts(table *account.Table) {
+	if e.deps.Recorder != nil {
+		e.deps.Recorder.Accounts(e.now(), table)
+	}
+	e.know(table)
+}
+
+func (e *Engine) know(table *account.Table) {
+	e.accounts, e.judged.context.Accounts = table, table
 }

@@ -13,19 +13,24 @@ import (
 // are among them. An event's boottime is when it can have happened at the earliest.
 func (t *Tree) Describe() []*eventv1.Event {
 	d := description{programs: map[Key][]*program{}, byImage: map[*field.Process]*program{}}
-	for _, entry := range t.entries {
+	for entry := range t.entries.all() {
 		d.add(entry.Image)
 		d.byImage[entry.Image].last = true
 	}
 	var steps []step
 	for key, programs := range d.programs {
 		steps = append(steps, t.life(key, programs)...)
+		if entry := t.entries.get(key); entry != nil && entry.Image.Creator != nil && entry.Image.Parent != nil {
+			e := t.shown(key, entry.Image, entry.moved)
+			e.Parent = keyMessage(entry.Image.Parent.Key)
+			steps = append(steps, step{max(entry.moved, key.StartBoottimeNs), 2, 0, e})
+		}
 	}
 	slices.SortFunc(steps, func(a, b step) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.turn, b.turn), cmp.Compare(a.depth, b.depth),
 			cmp.Compare(a.event.GetProcess().GetPid(), b.event.GetProcess().GetPid()))
 	})
-	events := make([]*eventv1.Event, 0, len(steps)+len(t.entries))
+	events := make([]*eventv1.Event, 0, len(steps)+t.entries.count)
 	for _, s := range steps {
 		events = append(events, s.event)
 	}
@@ -55,10 +60,14 @@ func (d *description) add(image *field.Process) *program {
 	p := &program{image: image}
 	d.byImage[image] = p
 	d.programs[image.Key] = append(d.programs[image.Key], p)
-	if image.Parent == nil {
+	if image.Creator != nil && image.Parent != nil {
+		d.add(image.Parent) // who took it over
+	}
+	creator := image.StartedBy()
+	if creator == nil {
 		return p
 	}
-	above, started := d.add(image.Parent), image.Key.StartBoottimeNs
+	above, started := d.add(creator), image.Key.StartBoottimeNs
 	p.depth = above.depth + 1
 	if above.from == 0 || started < above.from {
 		above.from = started
@@ -106,7 +115,7 @@ func (t *Tree) life(key Key, programs []*program) []step {
 
 // knows says whether a process's program was told of. One that it runs no more has an executable, or was not.
 func (t *Tree) knows(key Key, p *program) bool {
-	if entry := t.entries[key]; entry != nil && p.last {
+	if entry := t.entries.get(key); entry != nil && p.last {
 		return entry.known
 	}
 	return p.image.Exe != ""
@@ -118,10 +127,10 @@ func (t *Tree) shown(key Key, image *field.Process, at uint64) *eventv1.Event {
 		BoottimeNs: at, Process: keyMessage(key), Tid: key.PID, Comm: image.Name,
 		Credentials: &eventv1.Credentials{Uid: image.UID, EffectiveUid: image.EUID, Gid: image.GID, LoginUid: image.LoginUID},
 	}
-	if image.Parent != nil {
-		e.Parent = keyMessage(image.Parent.Key)
+	if creator := image.StartedBy(); creator != nil {
+		e.Parent = keyMessage(creator.Key)
 	}
-	if entry := t.entries[key]; entry != nil {
+	if entry := t.entries.get(key); entry != nil {
 		e.CgroupId = entry.CgroupID
 		if entry.Placed {
 			e.Namespaces = &eventv1.Namespaces{Mnt: entry.MntNS, Pid: entry.PIDNS}
@@ -134,7 +143,7 @@ func (t *Tree) shown(key Key, image *field.Process, at uint64) *eventv1.Event {
 func (t *Tree) exits(described map[Key][]*program) []*eventv1.Event {
 	var gone []Key
 	for key := range described {
-		if t.entries[key] == nil {
+		if t.entries.get(key) == nil {
 			gone = append(gone, key)
 		}
 	}
@@ -149,7 +158,7 @@ func (t *Tree) exits(described map[Key][]*program) []*eventv1.Event {
 	events := make([]*eventv1.Event, 0, len(gone))
 	for _, key := range gone {
 		e := &eventv1.Event{Process: keyMessage(key), Kind: &eventv1.Event_Exit{Exit: &eventv1.Exit{}}}
-		if entry := t.entries[key]; entry != nil {
+		if entry := t.entries.get(key); entry != nil {
 			e.CgroupId = entry.CgroupID
 		}
 		events = append(events, e)
@@ -167,6 +176,8 @@ func programOf(image *field.Process) *eventv1.Exec {
 		Exe: &eventv1.File{
 			Path: image.Exe, Inode: image.ExeInode, UpperLayer: image.ExeUpperLayer, Memfd: image.ExeMemfd, Unlinked: image.ExeUnlinked,
 		},
-		Argv: image.Argv, ArgvTruncated: image.ArgvCut, Cwd: image.Cwd, Tty: image.TTY, Session: image.Session,
+		Argv: image.Argv, ArgvTruncated: image.ArgvCut, Cwd: image.Cwd, Tty: image.TTY,
+		Session: image.Session, Group: image.Group, InnerPid: image.InnerPID, InnerGroup: image.InnerGroup,
+		ExeCtimeNs: image.ExeCtimeNs, ExeMtimeNs: image.ExeMtimeNs,
 	}
 }

@@ -26,18 +26,23 @@ func story(entry *Entry) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "cgroup %d mnt %d pid %d placed %v known %v live %v:",
 		entry.CgroupID, entry.MntNS, entry.PIDNS, entry.Placed, entry.known, entry.state == alive)
-	for image := entry.Image; image != nil; image = image.Parent {
+	for image := entry.Image; image != nil; image = image.StartedBy() {
 		flat := *image
-		flat.Parent = nil
+		flat.Parent, flat.Creator = nil, nil
+		flat.AncestorsCut = false // events have no word for it
 		fmt.Fprintf(&b, " <- %+v", flat)
+		if image.Creator != nil {
+			fmt.Fprintf(&b, " (parent now %v %s)", image.Parent.Key, image.Parent.Exe)
+		}
 	}
 	return b.String()
 }
 
 func compareTrees(t *testing.T, what string, got, want *Tree) {
 	t.Helper()
-	for key, entry := range want.entries {
-		other := got.entries[key]
+	for entry := range want.entries.all() {
+		key := entry.Key
+		other := got.Get(key)
 		if other == nil {
 			t.Errorf("%s: %v is missing", what, key)
 			continue
@@ -46,13 +51,13 @@ func compareTrees(t *testing.T, what string, got, want *Tree) {
 			t.Errorf("%s: %v\n got %s\nwant %s", what, key, story(other), story(entry))
 		}
 	}
-	for key := range got.entries {
+	for entry := range got.entries.all() {
 		// A forgotten ancestor may be remembered again; it lives no more.
-		if want.entries[key] == nil && got.entries[key].state == alive {
-			t.Errorf("%s: %v lives, and was not there", what, key)
+		if want.Get(entry.Key) == nil && entry.state == alive {
+			t.Errorf("%s: %v lives, and was not there", what, entry.Key)
 		}
 	}
-	for pid := range want.latest {
+	for pid := range want.entries.last {
 		if (got.Live(pid) == nil) != (want.Live(pid) == nil) {
 			t.Errorf("%s: Live(%d) = %v, want %v", what, pid, got.Live(pid), want.Live(pid))
 		}
@@ -148,7 +153,7 @@ func TestDescriptionHasEveryFieldOfAProcess(t *testing.T) {
 	image.Exe = "/value/name"
 	tree := New(10)
 	tree.Apply(&eventv1.Event{Process: key(shKey)})
-	tree.entries[shKey].Image, tree.entries[shKey].known = image, true
+	tree.Get(shKey).Image, tree.Get(shKey).known = image, true
 	if got, want := story(again(tree, 10).Get(shKey)), story(tree.Get(shKey)); got != want {
 		t.Errorf("described and made again\n got %s\nwant %s", got, want)
 	}

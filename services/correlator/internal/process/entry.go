@@ -47,8 +47,12 @@ type Entry struct {
 
 	known bool // its image came from an exec, an existing process, or a fork
 	state state
-	depth int // images above this one
-	place int // in the queue of the exited
+	// depth is how many images are above this one by who started whom, height by who is whose parent.
+	depth, height int
+	moved         uint64 // when the kernel last named another parent than before, by the event's time
+	place         int    // in the queue of the exited
+	// older is the entry that had the pid before, which the roster keeps.
+	older *Entry
 }
 
 // state is where a process is in its life.
@@ -64,18 +68,22 @@ const (
 const (
 	// maxArgvBytes is what is kept of a process's arguments beyond the exec itself, which carries them whole.
 	maxArgvBytes = 4096
-	// maxDepth bounds a chain of images: a chain that gets there is cut to its nearest keepDepth. Processes that fork
+	// maxDepth bounds a chain of images: a chain that gets there is cut to its nearest keepDepth, and marked. Processes that fork
 	// and exit in turn would else grow it for ever.
 	maxDepth  = 64
 	keepDepth = 32
 )
 
-// keepArgv is the first maxArgvBytes of argv, whole arguments, and one cut argument at the end.
+// keepArgv is the first maxArgvBytes of argv, whole arguments, and one cut argument at the end. What it cuts it copies: the
+// arguments are parts of one string with all the text of the exec (see package decode), which would be kept whole.
 func keepArgv(argv []string) []string {
 	left := maxArgvBytes
 	for i, arg := range argv {
 		if len(arg) >= left {
-			kept := append([]string(nil), argv[:i]...)
+			kept := make([]string, 0, i+1)
+			for _, whole := range argv[:i] {
+				kept = append(kept, strings.Clone(whole))
+			}
 			return append(kept, strings.Clone(strings.ToValidUTF8(arg[:left], "")))
 		}
 		left -= len(arg) + 1
@@ -122,7 +130,7 @@ func (entry *Entry) surmise(e *eventv1.Event, x *eventv1.Exec) {
 	if path := x.GetExe().GetPath(); path == "" || path == entry.Image.Exe {
 		return
 	}
-	entry.claim, entry.claimed = &field.Process{Key: entry.Key, Parent: entry.Image.Parent}, e.GetBoottimeNs()
+	entry.claim, entry.claimed = successor(entry.Image), e.GetBoottimeNs()
 	fill(entry.claim, e, x)
 }
 
@@ -136,7 +144,7 @@ func (entry *Entry) correct(boottimeNs uint64) {
 	if claim.Exe == entry.Image.Exe {
 		return
 	}
-	claim.Parent = entry.Image.Parent
+	succeed(claim, entry.Image)
 	entry.Image, entry.firstChild = claim, 0
 }
 
@@ -153,11 +161,16 @@ func fill(image *field.Process, e *eventv1.Event, x *eventv1.Exec) {
 	exe := x.GetExe()
 	image.Name = field.NameOf(exe.GetPath(), e.GetComm(), x.GetArgv())
 	image.Exe, image.ExeInode = exe.GetPath(), exe.GetInode()
+	image.ExeCtimeNs, image.ExeMtimeNs = x.GetExeCtimeNs(), x.GetExeMtimeNs()
 	image.Argv = keepArgv(x.GetArgv())
-	image.ArgvCut = x.GetArgvTruncated() || !sameLength(image.Argv, x.GetArgv())
 	image.Cwd = withSlash(x.GetCwd())
+	cut := !sameLength(image.Argv, x.GetArgv())
+	if image.ArgvCut = cut || x.GetArgvTruncated(); cut { // as keepArgv says
+		image.Name, image.Exe, image.Cwd = strings.Clone(image.Name), strings.Clone(image.Exe), strings.Clone(image.Cwd)
+	}
 	image.TTY = x.GetTty()
-	image.Session = x.GetSession()
+	image.Session, image.Group = x.GetSession(), x.GetGroup()
+	image.InnerPID, image.InnerGroup = x.GetInnerPid(), x.GetInnerGroup()
 	image.ExeUpperLayer = exe.GetUpperLayer()
 	image.ExeMemfd = exe.GetMemfd()
 	image.ExeUnlinked = exe.GetUnlinked()
@@ -173,18 +186,36 @@ func credentials(image *field.Process, e *eventv1.Event) {
 	image.UID, image.EUID, image.GID, image.LoginUID = c.GetUid(), c.GetEffectiveUid(), c.GetGid(), c.GetLoginUid()
 }
 
-// cut is a copy of the chain's nearest keepDepth images; the rest is let go.
+// successor is an image of the same process with the same ancestors, for another program.
+func successor(image *field.Process) *field.Process {
+	next := &field.Process{Key: image.Key}
+	succeed(next, image)
+	return next
+}
+
+// succeed gives an image the ancestors of another.
+func succeed(image, former *field.Process) {
+	image.Parent, image.Creator, image.AncestorsCut = former.Parent, former.Creator, former.AncestorsCut
+}
+
+// cut is a copy of the chain's nearest keepDepth images, by who started whom; the rest is let go, and the last says so.
 func cut(image *field.Process) *field.Process {
 	nearest := *image
 	last := &nearest
 	for range keepDepth - 1 {
-		if last.Parent == nil {
+		above := last.StartedBy()
+		if above == nil {
 			return &nearest
 		}
-		next := *last.Parent
-		last.Parent = &next
+		next := *above
+		if last.Creator != nil {
+			last.Creator = &next
+		} else {
+			last.Parent = &next
+		}
 		last = &next
 	}
-	last.Parent = nil
+	last.AncestorsCut = last.AncestorsCut || last.StartedBy() != nil
+	last.Parent, last.Creator = nil, nil
 	return &nearest
 }

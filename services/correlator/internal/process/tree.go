@@ -13,8 +13,7 @@ import (
 
 // Tree is the processes of one boot.
 type Tree struct {
-	entries map[Key]*Entry
-	latest  map[uint32]*Entry
+	entries roster
 	gone    queue
 	// snapshot collects the keys of the snapshot that is coming in, nil outside of one.
 	snapshot map[Key]bool
@@ -22,31 +21,31 @@ type Tree struct {
 
 // New returns an empty tree that remembers at most keepExited exited processes.
 func New(keepExited int) *Tree {
-	return &Tree{entries: map[Key]*Entry{}, latest: map[uint32]*Entry{}, gone: queue{limit: keepExited}}
+	return &Tree{entries: roster{last: map[uint32]*Entry{}}, gone: queue{limit: keepExited}}
 }
 
 // Len is how many processes the tree holds, and how many of them have exited.
-func (t *Tree) Len() (all, exited int) { return len(t.entries), t.gone.len() }
+func (t *Tree) Len() (all, exited int) { return t.entries.count, t.gone.len() }
 
 // Get is the process with that key, nil if the tree does not know it.
-func (t *Tree) Get(key Key) *Entry { return t.entries[key] }
+func (t *Tree) Get(key Key) *Entry { return t.entries.get(key) }
 
 // Live is the live process that has the pid now, nil if the tree knows none.
 func (t *Tree) Live(pid uint32) *Entry {
-	if entry := t.latest[pid]; entry != nil && entry.state == alive {
+	if entry := t.entries.last[pid]; entry != nil && entry.state == alive {
 		return entry
 	}
 	return nil
 }
 
 // Latest is the process that had the pid last, alive or not, nil if the tree knows none.
-func (t *Tree) Latest(pid uint32) *Entry { return t.latest[pid] }
+func (t *Tree) Latest(pid uint32) *Entry { return t.entries.last[pid] }
 
 // Within is a process that was in the cgroup last, a live one if there is one, nil if the tree knows none. It looks at
 // all of them.
 func (t *Tree) Within(cgroupID uint64) *Entry {
 	var found *Entry
-	for _, entry := range t.entries {
+	for entry := range t.entries.all() {
 		if entry.CgroupID != cgroupID || !entry.Placed {
 			continue
 		}
@@ -57,13 +56,14 @@ func (t *Tree) Within(cgroupID uint64) *Entry {
 	return found
 }
 
-// Parent is the process that forked this one, nil if the tree does not hold it any more.
+// Parent is the process that started this one, dead or alive, nil if the tree does not hold it any more. Who took it over since does not
+// matter: a process that sends its children off stays where they came from.
 func (t *Tree) Parent(entry *Entry) *Entry {
-	parent := entry.Image.Parent
+	parent := entry.Image.StartedBy()
 	if parent == nil {
 		return nil
 	}
-	return t.entries[parent.Key]
+	return t.entries.get(parent.Key)
 }
 
 // Apply learns from an event and returns the process it is about, nil if the event has none. Only events that start
@@ -92,7 +92,7 @@ func (t *Tree) Apply(e *eventv1.Event) *Entry {
 
 // own is the entry of the process that acts, and where it is by its own account.
 func (t *Tree) own(key Key, e *eventv1.Event) *Entry {
-	entry := t.entries[key]
+	entry := t.entries.get(key)
 	if entry == nil {
 		// Its fork was lost, or has not arrived yet.
 		entry = t.add(key)
@@ -103,6 +103,7 @@ func (t *Tree) own(key Key, e *eventv1.Event) *Entry {
 		t.revive(entry)
 	}
 	entry.correct(e.GetBoottimeNs())
+	t.move(entry, KeyOf(e.GetParent()), e.GetBoottimeNs())
 	entry.CgroupID = e.GetCgroupId()
 	if ns := e.GetNamespaces(); ns != nil {
 		entry.MntNS, entry.PIDNS = ns.GetMnt(), ns.GetPid()
@@ -114,18 +115,13 @@ func (t *Tree) own(key Key, e *eventv1.Event) *Entry {
 // add makes an entry, which ends any other that has its pid.
 func (t *Tree) add(key Key) *Entry {
 	entry := &Entry{Key: key, Image: &field.Process{Key: key, LoginUID: field.NoLogin}}
-	t.entries[key] = entry
-	former := t.latest[key.PID]
+	former := t.entries.put(entry)
 	switch {
 	case former == nil:
-		t.latest[key.PID] = entry
-	case former.Key.StartBoottimeNs < key.StartBoottimeNs:
-		t.latest[key.PID] = entry
-		if former.state == alive {
-			t.exit(former, presumed) // its exit was lost: two live processes do not share a pid
-		}
-	default:
+	case former.Key.StartBoottimeNs > key.StartBoottimeNs:
 		t.exit(entry, presumed)
+	case former.state == alive:
+		t.exit(former, presumed) // its exit was lost: two live processes do not share a pid
 	}
 	return entry
 }
@@ -135,18 +131,12 @@ func (t *Tree) adopt(entry *Entry, parent Key) {
 	if parent.PID == 0 || parent == entry.Key || entry.Image.Parent != nil {
 		return
 	}
-	above := t.entries[parent]
-	if above == nil {
-		above = t.add(parent)
-		// Nothing says that it is alive but a child's memory of it, so it may be forgotten like the exited.
-		if above.state == alive {
-			t.exit(above, presumed)
-		}
-	}
-	if t.descends(above, entry) {
+	above := t.named(parent)
+	if descends(above, entry, (*field.Process).StartedBy) || descends(above, entry, parentOf) {
 		return // a damaged event must not close a ring
 	}
 	entry.Image.Parent = t.linkable(above)
+	entry.height = above.height + 1
 	if above.firstChild == 0 || entry.Key.StartBoottimeNs < above.firstChild {
 		above.firstChild = entry.Key.StartBoottimeNs
 	}
@@ -156,10 +146,46 @@ func (t *Tree) adopt(entry *Entry, parent Key) {
 	}
 }
 
-// descends says whether an image of entry is above that of below.
-func (t *Tree) descends(below, entry *Entry) bool {
-	for image := below.Image; image != nil; image = image.Parent {
-		if image == entry.Image {
+// named is the entry of a process that another one names, which is added if need be.
+func (t *Tree) named(key Key) *Entry {
+	entry := t.entries.get(key)
+	if entry == nil {
+		entry = t.add(key)
+		// Nothing says that it is alive but a child's memory of it, so it may be forgotten like the exited.
+		if entry.state == alive {
+			t.exit(entry, presumed)
+		}
+	}
+	return entry
+}
+
+// move notes that the kernel calls another process the parent now: the one before has ended, and a subreaper or init has taken its
+// children over; or the process was started as its parent's sibling (CLONE_PARENT). Who started it stays. An event that is not later than the
+// one that said so says nothing new.
+func (t *Tree) move(entry *Entry, parent Key, at uint64) {
+	former := entry.Image.Parent
+	if parent.PID == 0 || former == nil || former.Key == parent || parent == entry.Key || at <= entry.moved {
+		return
+	}
+	entry.moved = at
+	above := t.named(parent)
+	if above.height >= maxDepth || descends(above, entry, parentOf) {
+		return
+	}
+	moved := *entry.Image // events that wait keep the one they saw
+	if moved.Creator = moved.StartedBy(); moved.Creator.Key == parent {
+		moved.Creator = nil
+	}
+	moved.Parent = above.Image
+	entry.Image, entry.firstChild, entry.height = &moved, 0, above.height+1
+}
+
+func parentOf(image *field.Process) *field.Process { return image.Parent }
+
+// descends says whether an image of entry is above that of below, by that kind of ancestry.
+func descends(below, entry *Entry, up func(*field.Process) *field.Process) bool {
+	for image := below.Image; image != nil; image = up(image) {
+		if image.Key == entry.Key {
 			return true
 		}
 	}
@@ -168,9 +194,12 @@ func (t *Tree) descends(below, entry *Entry) bool {
 
 // linkable is the image of a parent, with a chain short enough to be made longer.
 func (t *Tree) linkable(parent *Entry) *field.Process {
-	if parent.depth >= maxDepth {
+	if parent.depth >= maxDepth || parent.height >= maxDepth {
 		parent.Image = cut(parent.Image)
-		parent.depth = keepDepth
+		parent.depth, parent.height = keepDepth, 0
+		for image := parent.Image.Parent; image != nil; image = image.Parent {
+			parent.height++
+		}
 	}
 	return parent.Image
 }
@@ -190,7 +219,7 @@ func (t *Tree) exec(entry *Entry, e *eventv1.Event, x *eventv1.Exec) {
 	// Children that have started since, and are linked already, are this program's: the exec comes late.
 	late := entry.firstChild > e.GetBoottimeNs()
 	if entry.known && !late {
-		entry.Image = &field.Process{Key: entry.Key, Parent: entry.Image.Parent}
+		entry.Image = successor(entry.Image)
 		entry.firstChild = 0
 	}
 	fill(entry.Image, e, x)
@@ -202,7 +231,7 @@ func (t *Tree) fork(parent *Entry, f *eventv1.Fork) {
 	if key.PID == 0 || key == parent.Key {
 		return
 	}
-	child := t.entries[key]
+	child := t.entries.get(key)
 	if child == nil {
 		child = t.add(key)
 	}
@@ -218,9 +247,10 @@ func (t *Tree) fork(parent *Entry, f *eventv1.Fork) {
 		}
 	}
 	if parent.known {
-		above := child.Image.Parent
+		own := *child.Image
 		*child.Image = *parent.Image
-		child.Image.Key, child.Image.Parent = key, above
+		child.Image.Key, child.Image.InnerPID = key, 0
+		succeed(child.Image, &own)
 		child.known = true
 	}
 	if child.state == presumed {
@@ -236,24 +266,17 @@ func (t *Tree) exit(entry *Entry, how state) {
 	}
 	entry.state = how
 	for t.gone.push(entry); t.gone.full(); {
-		t.forget(t.gone.pop())
+		t.entries.remove(t.gone.pop())
 	}
 }
 
 // revive takes an entry back that was only presumed dead.
 func (t *Tree) revive(entry *Entry) {
-	if t.latest[entry.Key.PID] != entry {
+	if t.entries.last[entry.Key.PID] != entry {
 		return // its pid is another process's by now: a late event
 	}
 	t.gone.remove(entry)
 	entry.state = alive
-}
-
-func (t *Tree) forget(entry *Entry) {
-	delete(t.entries, entry.Key)
-	if t.latest[entry.Key.PID] == entry {
-		delete(t.latest, entry.Key.PID)
-	}
 }
 
 // BeginSnapshot says that existing events of all processes follow.
@@ -266,8 +289,8 @@ func (t *Tree) EndSnapshot() {
 		return
 	}
 	if len(t.snapshot) > 0 {
-		for key, entry := range t.entries {
-			if entry.state == alive && !t.snapshot[key] {
+		for entry := range t.entries.all() {
+			if entry.state == alive && !t.snapshot[entry.Key] {
 				t.exit(entry, presumed)
 			}
 		}

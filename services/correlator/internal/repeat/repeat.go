@@ -166,11 +166,11 @@ func (t *tally) add(item delivery.Item) {
 
 // Run tells what was folded, until ctx ends. What has not been told then is not done: its batch comes again.
 func (f *Folder) Run(ctx context.Context) error {
-	return periodic.Run(ctx, f.cfg.Every, f.tell)
+	return periodic.Run(ctx, f.cfg.Every, f.Tell)
 }
 
-// tell hands on a finding for each tally that something was folded into.
-func (f *Folder) tell(ctx context.Context) error {
+// Tell hands on a finding for each tally that something was folded into. Run does so now and then.
+func (f *Folder) Tell(ctx context.Context) error {
 	for _, item := range f.due() {
 		if err := f.next.Put(ctx, item); err != nil {
 			return err
@@ -206,7 +206,7 @@ func (t *tally) take(items []delivery.Item) []delivery.Item {
 	}
 	done := t.done
 	item := delivery.Item{
-		Finding: t.summary(), Span: t.last.Span,
+		Finding: t.summary(), Span: t.last.Span, Late: t.last.Late, Words: t.words(),
 		Done: func() {
 			for _, d := range done {
 				d()

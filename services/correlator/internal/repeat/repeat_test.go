@@ -80,7 +80,7 @@ func (b *bench) find(change ...func(*delivery.Item)) string {
 // tell is one turn of Run; what comes out is forgotten here and, as by delivery, done.
 func (b *bench) tell() []*findingv1.Finding {
 	b.t.Helper()
-	if err := b.folder.tell(b.t.Context()); err != nil {
+	if err := b.folder.Tell(b.t.Context()); err != nil {
 		b.t.Fatal(err)
 	}
 	return b.taken()
@@ -235,7 +235,7 @@ func TestASinkThatRefuses(t *testing.T) {
 	b.taken()
 	id := b.find()
 	b.full = true
-	if err := b.folder.tell(t.Context()); !errors.Is(err, errFull) {
+	if err := b.folder.Tell(t.Context()); !errors.Is(err, errFull) {
 		t.Errorf("tell() = %v, want %v", err, errFull)
 	}
 	if b.done[id] != 0 {

@@ -15,11 +15,11 @@ func (t *tally) summary() *findingv1.Finding {
 	id := idOf(t.of, first.GetId(), last.GetId()) // before it changes: first may be last
 	last.Repeats = &findingv1.Repeats{Of: t.of, Count: t.count, First: first.GetTime(), Last: last.GetTime(), Differ: t.differ}
 	last.Id = id
-	last.Output = fmt.Sprintf("%s (%s)", last.GetOutput(), t.words())
+	last.Output += t.words()
 	return last
 }
 
-// words say for people what the finding stands for.
+// words say for people, at the end of the output, what the finding stands for.
 func (t *tally) words() string {
 	what := "repeated"
 	if t.differ {
@@ -33,7 +33,7 @@ func (t *tally) words() string {
 	if t.total > t.count {
 		words += fmt.Sprintf(", %s since the first", times(t.total))
 	}
-	return words
+	return " (" + words + ")"
 }
 
 func times(n uint64) string {

@@ -12,6 +12,7 @@ import (
 	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	"github.com/palisade-sec/palisade/internal/decode"
 )
 
 // Loop is a recording over and over, until there were so many events. What the first snapshot has is the same each time. All that
@@ -134,7 +135,7 @@ func (l *Loop) Next() (*correlatorv1.RecordedEntry, error) {
 		return entry, nil
 	}
 	entry := &correlatorv1.RecordedEntry{}
-	if err := entry.UnmarshalVT(l.entries[l.place]); err != nil {
+	if err := decode.Message(l.entries[l.place], entry); err != nil {
 		return nil, fmt.Errorf("loop: %w", err)
 	}
 	l.place++
@@ -196,7 +197,7 @@ func (l *Loop) event(e *eventv1.Event) {
 		kind.Fork.ChildCgroupId = l.cgroup(kind.Fork.GetChildCgroupId())
 		l.live[keyOf(kind.Fork.GetChild())] = &eventv1.Event{Process: kind.Fork.GetChild(), CgroupId: kind.Fork.GetChildCgroupId()}
 	case *eventv1.Event_Exec:
-		kind.Exec.Session = l.pid(kind.Exec.GetSession())
+		kind.Exec.Session, kind.Exec.Group = l.pid(kind.Exec.GetSession()), l.pid(kind.Exec.GetGroup())
 	case *eventv1.Event_Exit:
 		delete(l.live, keyOf(e.GetProcess()))
 		return

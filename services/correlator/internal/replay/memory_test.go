@@ -38,6 +38,9 @@ type churn struct {
 	look func(made int)
 }
 
+// login is who is behind every process.
+const login = 1000
+
 const (
 	hostMnt, hostPID = 4026531841, 0xEFFFFFFC
 	shimPID          = 20
@@ -108,7 +111,7 @@ func (c *churn) event(pid uint32, start uint64, parent uint32, cgroup uint64, mn
 	c.boot += 1000
 	e := &eventv1.Event{
 		BoottimeNs: c.boot, Time: timestamppb.New(c.clock), Process: &eventv1.ProcessKey{Pid: pid, StartBoottimeNs: start},
-		CgroupId: cgroup, Namespaces: &eventv1.Namespaces{Mnt: mnt, Pid: pidNS}, Comm: "x", Credentials: &eventv1.Credentials{},
+		CgroupId: cgroup, Namespaces: &eventv1.Namespaces{Mnt: mnt, Pid: pidNS}, Comm: "x", Credentials: &eventv1.Credentials{LoginUid: login},
 	}
 	if parent == shimPID {
 		e.Parent = &eventv1.ProcessKey{Pid: shimPID, StartBoottimeNs: 6}

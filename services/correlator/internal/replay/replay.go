@@ -16,6 +16,7 @@ import (
 
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/account"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/profile"
@@ -138,6 +139,8 @@ func (r *replay) take(ctx context.Context, entry *correlatorv1.RecordedEntry) er
 		if err := r.engine.News(ctx, workload.UpdateOf(kind.News)); err != nil {
 			return err
 		}
+	case *correlatorv1.RecordedEntry_Accounts:
+		r.engine.Accounts(account.Of(kind.Accounts))
 	case *correlatorv1.RecordedEntry_Missed:
 		r.report.Missed += kind.Missed.GetEvents()
 	}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,6 +19,7 @@ import (
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/internal/recording"
+	"github.com/palisade-sec/palisade/services/correlator/internal/account"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
@@ -29,7 +32,7 @@ const replayRules = `
 - rule: opened
   desc: d
   condition: evt.type = openat and fd.name startswith /tmp/
-  output: "%fd.name by %proc.cmdline in %container.id"
+  output: "%fd.name by %proc.cmdline in %container.id for %user.loginname"
   priority: warning
 - rule: ran below the shim
   desc: d
@@ -105,12 +108,18 @@ func write(ctx context.Context, t *testing.T, reader *tap.Reader) []byte {
 	return file.Bytes()
 }
 
+// called are accounts in which everybody's login has this name.
+func called(name string) *account.Table {
+	return account.Parse(fmt.Appendf(nil, "%s:x:%d:", name, login), nil)
+}
+
 // record runs a node for a while, records from the middle on, and returns the file and the findings that the node made meanwhile.
 func record(t *testing.T) (file []byte, findings []*findingv1.Finding) {
 	t.Helper()
 	n := &node{t: t, batches: make(chan *subscription.Batch), updates: make(chan workload.Update), tap: tap.New()}
+	accounts := make(chan *account.Table)
 	engine, err := pipeline.New(pipeline.DefaultConfig(), pipeline.Deps{
-		Rules: load(t), Batches: n.batches, Runtime: n, Sink: n, Recorder: n.tap, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		Rules: load(t), Batches: n.batches, Runtime: n, Accounts: accounts, Sink: n, Recorder: n.tap, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -120,6 +129,7 @@ func record(t *testing.T) (file []byte, findings []*findingv1.Finding) {
 	tasks.Go(func() { _ = engine.Run(ctx) })
 	source := &churn{containers: 16, lifetimes: 4, look: func(int) {}}
 	n.feed(source)
+	accounts <- called("ann")
 	time.Sleep(2 * time.Second) // nothing waits for its container
 	reader, err := n.tap.Open()
 	if err != nil {
@@ -130,6 +140,9 @@ func record(t *testing.T) (file []byte, findings []*findingv1.Finding) {
 	before := len(n.findings)
 	n.mu.Unlock()
 	tasks.Go(func() { file = write(ctx, t, reader) })
+	source.containers = 32
+	n.feed(source)
+	accounts <- called("bob")
 	source.containers = 48
 	n.feed(source)
 	time.Sleep(2 * time.Second)
@@ -170,11 +183,15 @@ func TestAReplayFindsWhatTheNodeFound(t *testing.T) {
 		}
 		byID := map[string]*findingv1.Finding{}
 		states := map[findingv1.MetadataState]int{}
+		named := map[string]bool{}
 		for _, f := range got {
 			byID[f.GetId()] = f
 		}
 		for _, f := range want {
 			states[f.GetWorkload().GetMetadata()]++
+			if _, name, ok := strings.Cut(f.GetOutput(), " for "); ok {
+				named[name] = true
+			}
 			other := proto.CloneOf(byID[f.GetId()])
 			if other.GetAction() != nil { // when it was refused is the clock's
 				other.Action.Time = f.GetAction().GetTime()
@@ -185,6 +202,9 @@ func TestAReplayFindsWhatTheNodeFound(t *testing.T) {
 		}
 		if states[findingv1.MetadataState_METADATA_STATE_KNOWN] == 0 || states[findingv1.MetadataState_METADATA_STATE_PENDING] == 0 {
 			t.Errorf("findings by metadata = %v, want known and pending ones", states)
+		}
+		if len(named) != 2 || !named["ann"] || !named["bob"] {
+			t.Errorf("findings are for %v, want ann's, who is in the snapshot, and bob's", named)
 		}
 		if report.Findings != uint64(len(want)) || report.Snapshots == 0 || len(report.Rules) != 2 || report.Rules[0].Tried == 0 {
 			t.Errorf("report = %+v, want %d findings and two rules that were timed", report, len(want))

@@ -2,6 +2,7 @@ package rule
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -74,7 +75,7 @@ func (c *compiler) operand(o condition.Operand, out *compiled) (field.Field, boo
 		c.fail(at, "%v", err)
 		return f, false
 	}
-	out.needs |= f.Needs
+	out.needs = out.needs.Or(f.Needs)
 	return c.transformed(f, o), true
 }
 
@@ -155,7 +156,11 @@ func (c *compiler) strings(n *condition.Check, f field.Field, out *compiled) pre
 	values := c.values(n)
 	if f.Knows != nil && (n.Op == condition.Equal || n.Op.List()) {
 		if unknown := slices.DeleteFunc(slices.Clone(values), f.Knows); len(unknown) > 0 {
-			out.notes = append(out.notes, note{place: c.text.place(n.Left.Offset), field: n.Left.Field, msg: n.Left.Field + " is never " + quoteList(unknown) + ": " + f.Doc})
+			msg := n.Left.Field + " is never " + quoteList(unknown) + ": " + f.Doc
+			if f.Otherwise != "" {
+				msg = n.Left.Field + " is " + quoteList(unknown) + " " + f.Otherwise
+			}
+			out.notes = append(out.notes, note{place: c.text.place(n.Left.Offset), field: n.Left.Field, msg: msg})
 		}
 	}
 	match, err := condition.StringMatcher(n.Op, values, f.Type == field.Name)
@@ -177,8 +182,10 @@ func (c *compiler) strings(n *condition.Check, f field.Field, out *compiled) pre
 	case f.AnyStr != nil:
 		return func(c *field.Context) bool { return f.AnyStr(c, match) }
 	}
+	get := f.Str
+	out.text = &textCheck{operand: fmt.Sprintf("%q", append([]string{n.Left.Field, n.Left.Arg}, n.Left.Transforms...)), get: get, match: match}
 	return func(c *field.Context) bool {
-		s, ok := f.Str(c)
+		s, ok := get(c)
 		return ok && match(s)
 	}
 }
@@ -206,7 +213,8 @@ func (c *compiler) numbers(n *condition.Check, f field.Field, out *compiled) pre
 		if asksForSign(n.Op, values) {
 			get = f.Sign
 		} else {
-			out.notes = append(out.notes, note{place: c.text.place(n.Left.Offset), field: n.Left.Field, msg: n.Left.Field + " is not always known: " + f.Doc})
+			msg := n.Left.Field + " is not always known: " + f.Doc
+			out.notes = append(out.notes, note{place: c.text.place(n.Left.Offset), field: n.Left.Field, msg: msg, kinds: field.SignOnly})
 		}
 	}
 	out.peers = interest.MatchingPorts(f.Peer, n.Op, values)

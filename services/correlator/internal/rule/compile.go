@@ -29,14 +29,16 @@ type compiled struct {
 	match predicate // set if known is depends
 	size  int       // checks, those of macros counted each time
 	notes []note
-	// needs are kinds of events that must be recorded for the condition to have what it compares, if known is depends.
-	needs field.Kinds
+	// needs is what must be recorded for the condition to have what it compares, if known is depends.
+	needs field.Needs
 	// paths hold every file of whose opening the condition can be true, if known is depends.
 	paths interest.Paths
 	// peers hold the far end of every outgoing connection of which it can be, if known is depends.
 	peers interest.Peers
 	// names hold those of every process of whose events it can be, if known is depends.
 	names byname.Names
+	// text is set if the condition is a comparison of one string with constants, and match is no more than that.
+	text *textCheck
 }
 
 // bound is what a condition of which so much is known can be true of, if it can be of some when that depends on the event.
@@ -207,7 +209,7 @@ func all(terms []compiled) compiled {
 			out.known = never
 		case t.known == depends && out.known != never:
 			out.known = depends
-			out.needs |= t.needs
+			out.needs = out.needs.Or(t.needs)
 			rest = append(rest, t.match)
 		}
 	}
@@ -237,7 +239,7 @@ func all(terms []compiled) compiled {
 // evaluated for every event.
 func oneOf(terms []compiled) compiled {
 	out := compiled{known: never}
-	var rest []predicate
+	var same sameText
 	for _, t := range terms {
 		out.size += t.size
 		out.paths, out.peers = out.paths.Or(t.reach()), out.peers.Or(t.reachPeers())
@@ -248,14 +250,14 @@ func oneOf(terms []compiled) compiled {
 			out.known = always
 		case t.known == depends && out.known != always:
 			out.known = depends
-			out.needs |= t.needs
-			rest = append(rest, t.match)
+			out.needs = out.needs.Or(t.needs)
+			same.add(t)
 		}
 	}
 	if out.known != depends {
 		return out
 	}
-	switch len(rest) {
+	switch rest := same.predicates(); len(rest) {
 	case 1:
 		out.match = rest[0]
 	case 2:
@@ -276,7 +278,7 @@ func oneOf(terms []compiled) compiled {
 
 // not may be true of any file or peer: its term holds more of them than those of which the condition is true.
 func not(t compiled) compiled {
-	t.paths, t.peers, t.names = interest.Everything(), interest.Everybody(), byname.Any()
+	t.paths, t.peers, t.names, t.text = interest.Everything(), interest.Everybody(), byname.Any(), nil
 	switch t.known {
 	case never:
 		t.known = always

@@ -89,7 +89,7 @@ func (l *loader) detail(d *definition, trees []located, c compiledRule) *Detail 
 	}
 	out := &Detail{
 		Lists: map[string][]string{}, Output: d.output.value, Match: d.samples.match, Differ: d.samples.differ,
-		Interest: interest.New(c.rule.Kinds|c.needs, c.opens, c.peers),
+		Interest: interest.New(c.rule.Kinds|c.needs.Kinds, c.opens, c.peers).WithGivenPaths(c.needs.GivenPath),
 	}
 	fields := map[string]bool{}
 	for _, t := range trees {

@@ -50,7 +50,10 @@ func TestInterest(t *testing.T) {
 		{"either end", "evt.type = connect and fd.ip = 192.0.2.1", "exec fork exit connect", "", ""},
 		{"who connects here", "evt.type = accept and fd.sport = 22", "exec fork exit accept", "", ""},
 		{"everything", "proc.name = a", "everything (file_open: reads all, writes all)", "", ""},
-		{"nothing", "evt.type = dup", "exec fork exit", "", ""},
+		{"nothing", "evt.type = read", "exec fork exit", "", ""},
+		{"a duplicate, whoever is at the other end", "evt.type = dup and fd.sip = 192.0.2.1", "exec fork exit duplicate", "", ""},
+		{"the path as given", reads + "fd.name startswith /etc and fd.nameraw contains ../", prefix + "reads below 1 path, writes none, with paths as given)", "/etc", ""},
+		{"the path as given, of what opens nothing", "evt.type = connect and not fd.nameraw exists", "exec fork exit connect connect_unix", "", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -162,12 +162,12 @@ func (l *loader) compile() *Set {
 		c.accesses[i] = newAccessCompiler(l, interest.Access(i))
 	}
 	set := &Set{files: l.files}
-	var found slots
+	var found, elsewhere slots
 	for _, d := range l.rules {
-		set.add(l.compileRule(d, c), &found)
+		set.add(l.compileRule(d, c), &found, &elsewhere)
 	}
 	for i, entries := range found {
-		set.candidates[i] = byname.New(entries)
+		set.candidates[i], set.elsewhere[i] = byname.New(entries), byname.New(elsewhere[i])
 	}
 	return set
 }
@@ -190,21 +190,28 @@ type compiledRule struct {
 	bySlot [numSlots]compiled
 	opens  interest.Opens
 	peers  interest.Peers
-	needs  field.Kinds
+	needs  field.Needs
 }
 
-func (s *Set) add(c compiledRule, found *slots) {
+func (s *Set) add(c compiledRule, found, elsewhere *slots) {
 	s.rules = append(s.rules, c.rule)
 	if !c.rule.Enabled {
 		return
 	}
 	for i, condition := range c.bySlot {
-		if condition.known != never {
-			found[i] = append(found[i], byname.Entry[candidate]{Names: condition.reachNames(), Value: candidate{c.rule, condition.predicate()}})
+		if condition.known == never {
+			continue
+		}
+		entry := byname.Entry[candidate]{Names: condition.reachNames(), Value: candidate{c.rule, condition.predicate()}}
+		found[i] = append(found[i], entry)
+		if paths := condition.reach(); paths.All {
+			elsewhere[i] = append(elsewhere[i], entry)
+		} else {
+			s.under[i] = s.under[i].Or(paths)
 		}
 	}
 	s.kinds |= c.rule.Kinds
-	s.opens, s.peers, s.needs = s.opens.Or(c.opens), s.peers.Or(c.peers), s.needs|c.needs
+	s.opens, s.peers, s.needs = s.opens.Or(c.opens), s.peers.Or(c.peers), s.needs.Or(c.needs)
 }
 
 // compileRule compiles a rule for all kinds at once, which finds what is wrong with it, and then
@@ -228,6 +235,7 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 	all := by.check.rule(trees)
 	var outputNotes []note
 	r.output, outputNotes = l.compileOutput(d.output)
+	c.needs.GivenPath = r.output.needsGivenPath()
 	for i, kind := range by.kinds {
 		// Only the first pass finds errors; after one there is no set to put the rule in.
 		if len(l.errs) > 0 {
@@ -236,7 +244,7 @@ func (l *loader) compileRule(d *definition, by *compilers) compiledRule {
 		if match := kind.rule(trees); match.known != never {
 			r.Kinds |= 1 << i
 			c.bySlot[i] = match
-			c.needs |= match.needs
+			c.needs = c.needs.Or(match.needs)
 			if kind.kinds.Has(field.KindConnect | field.KindSend) {
 				c.peers = c.peers.Or(match.reachPeers())
 			}
@@ -262,7 +270,7 @@ func (l *loader) report(d *definition, r *Rule, notes []note) {
 	seen := map[note]bool{}
 	lacking := false
 	for _, n := range notes {
-		if seen[n] {
+		if seen[n] || n.kinds != 0 && !r.Kinds.Has(n.kinds) {
 			continue
 		}
 		seen[n] = true
@@ -313,6 +321,7 @@ type note struct {
 	field string
 	msg   string
 	lacks Lack
+	kinds field.Kinds // the events that it is about, none for whatever the rule is evaluated for
 }
 
 // maxNotes bounds what is kept of a macro that is named over and over.
@@ -324,3 +333,60 @@ func appendNotes(notes, more []note) []note {
 
 // quoteList is names in quotes for a message.
 func quoteList(names []string) string { return `"` + strings.Join(names, `", "`) + `"` }
+
+// textCheck is a comparison of one string with constants.
+type textCheck struct {
+	operand string // the field, its argument and what is done to it
+	get     func(*field.Context) (string, bool)
+	match   func(string) bool
+}
+
+// sameText gathers the terms of an alternative. Many rules ask for a dozen words of one command line: neighbours that look at the
+// same string look it up once.
+type sameText struct {
+	groups []group
+}
+
+// group is terms that stand beside each other and look at the same string, or one term that does not.
+type group struct {
+	text    *textCheck
+	matches []func(string) bool
+	other   predicate
+}
+
+func (s *sameText) add(t compiled) {
+	if last := len(s.groups) - 1; t.text != nil && last >= 0 && s.groups[last].text != nil && s.groups[last].text.operand == t.text.operand {
+		s.groups[last].matches = append(s.groups[last].matches, t.text.match)
+		return
+	}
+	g := group{text: t.text, other: t.match}
+	if t.text != nil {
+		g.matches = append(g.matches, t.text.match)
+	}
+	s.groups = append(s.groups, g)
+}
+
+// predicates are the terms, each true if one of those that it stands for is.
+func (s *sameText) predicates() []predicate {
+	out := make([]predicate, 0, len(s.groups))
+	for _, g := range s.groups {
+		if len(g.matches) < 2 {
+			out = append(out, g.other)
+			continue
+		}
+		get, matches := g.text.get, g.matches
+		out = append(out, func(c *field.Context) bool {
+			value, ok := get(c)
+			if !ok {
+				return false
+			}
+			for _, match := range matches {
+				if match(value) {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	return out
+}

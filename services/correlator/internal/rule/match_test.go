@@ -2,6 +2,7 @@ package rule_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -155,8 +156,8 @@ func TestKinds(t *testing.T) {
 		{"not evt.type in (execve, clone, procexit, open)", (field.AllKinds &^ (field.LifeCycle | field.KindFileOpen)).String()},
 		{"not (evt.type = execve or proc.name = a)", (field.AllKinds &^ field.KindExec).String()},
 		{"not (not evt.type = execve or proc.name = a)", "execve"},
-		{"evt.type != connect and fd.name exists", "openat,accept4,chmod,chown,truncate,setxattr,mmap,mprotect,memfd_create,bind,listen,sendto,init_module"},
-		{"fd.sport = 1", "connect,accept4,bind,listen,sendto"},
+		{"evt.type != connect and fd.name exists", "openat,accept4,chmod,chown,truncate,setxattr,mmap,mprotect,memfd_create,bind,listen,sendto,init_module,dup2"},
+		{"fd.sport = 1", "connect,accept4,bind,listen,sendto,dup2"},
 		{"evt.type = connect and fd.type = unix", "connect"},
 		{"evt.type = unlinkat", "unlink,rmdir"},
 		{"evt.type in (rename, umount, finit_module, request_key)", "rename,umount2,init_module,keyctl"},
@@ -166,7 +167,8 @@ func TestKinds(t *testing.T) {
 		{"proc.name = a", field.AllKinds.String()},
 		{"proc.nonesuch = a", ""},
 		{"not proc.nonesuch = a and evt.type = accept", "accept4"},
-		{"evt.type = dup", ""},
+		{"evt.type = read", ""},
+		{"evt.type = dup", "dup2"},
 	}
 	for _, tt := range tests {
 		set, _ := mustLoad(t, ruleOf(tt.text))
@@ -182,15 +184,15 @@ func TestWarnings(t *testing.T) {
 		want       []string
 	}{
 		{"unknown field through a macro", "- macro: m\n  condition: proc.nonesuch = a\n" + ruleOf("evt.type = execve and not m"), []string{`f:2:14: rule "r": proc.nonesuch: not a field that Palisade provides`}},
-		{"unknown field in output", strings.Replace(ruleOf("evt.type = execve"), "output: o", "output: a %fd.nameraw %% b", 1), []string{`f:4:13: rule "r": output: fd.nameraw: no source yet: a record of an open holds the kernel's path, not the caller's`}},
-		{"field without a source", ruleOf("evt.type = execve and proc.vpgid.name = a"), []string{`f:1:3: rule "r": no event that is collected can match the rule`, `f:3:37: rule "r": proc.vpgid.name: no source yet: no record holds process groups`}},
-		{"event that is not collected", ruleOf("evt.type in (execve, dup)"), []string{`f:3:15: rule "r": events "dup" are not collected`}},
-		{"no event left", ruleOf("evt.type = dup"), []string{`f:1:3: rule "r": no event that is collected can match the rule`, `f:3:15: rule "r": events "dup" are not collected`}},
+		{"unknown field in output", strings.Replace(ruleOf("evt.type = execve"), "output: o", "output: a %fd.uid %% b", 1), []string{`f:4:13: rule "r": output: fd.uid: no source yet: no record numbers sockets`}},
+		{"field without a source", ruleOf("evt.type = execve and proc.fdopencount = 3"), []string{`f:1:3: rule "r": no event that is collected can match the rule`, `f:3:37: rule "r": proc.fdopencount: no source yet: no record counts descriptors`}},
+		{"event that is not collected", ruleOf("evt.type in (execve, read)"), []string{`f:3:15: rule "r": events "read" are not collected`}},
+		{"no event left", ruleOf("evt.type = read"), []string{`f:1:3: rule "r": no event that is collected can match the rule`, `f:3:15: rule "r": events "read" are not collected`}},
 		{"every event", ruleOf("proc.name = a"), []string{`f:1:3: rule "r": condition does not narrow evt.type, so it is evaluated for every event`}},
 		{"every event, accepted", ruleOf("proc.name = a") + "  warn_evttypes: false\n", nil},
 		{"deprecated", ruleOf("evt.type = execve and evt.dir = <"), []string{`f:3:37: rule "r": evt.dir is deprecated: every event is the end of a call`}},
-		{"descriptor's value", ruleOf("evt.type = open and fd.num = 3"), []string{`f:3:35: rule "r": fd.num is not always known: descriptor; may be known only to be 0 or more`}},
-		{"user's name", ruleOf("evt.type = open and user.name in (root, www-data, 33)"), []string{`f:3:35: rule "r": user.name is never "www-data": root for user id 0, else the id in decimal`}},
+		{"descriptor's value", ruleOf("evt.type = open and fd.num = 3"), []string{`f:3:35: rule "r": fd.num is not always known: descriptor, of a dup the one that was duplicated; of an open or accept it may be known only to be 0 or more`}},
+		{"user's name", ruleOf("evt.type = open and user.name in (root, www-data, 33)"), []string{`f:3:35: rule "r": user.name is "www-data" of the host's processes only: in a container it is root, or the id in decimal`}},
 		{"skipped", ruleOf("evt.type = open and proc.nonesuch = a") + "  skip-if-unknown-filter: true\n", []string{`f:1:3: rule "r": rule is off: it names an unknown field and says skip-if-unknown-filter`, `f:3:35: rule "r": proc.nonesuch: not a field that Palisade provides`}},
 		{"other source", ruleOf("ka.verb = get") + "  source: k8s_audit\n", []string{`f:1:3: rule "r": source "k8s_audit" is not provided; the rule is off`}},
 		{"newer engine", "- required_engine_version: 0.99.0\n- required_engine_version: 26\n", []string{"f:1:28: file asks for rule engine 0.99.0, this one follows 0.57"}},
@@ -226,5 +228,49 @@ func benchmarkMatch(b *testing.B, sources ...rule.Source) {
 		c := contexts[i%len(contexts)]
 		c.Workload = contexts[0].Workload
 		set.Match(c, nothing)
+	}
+}
+
+// Neighbours of an alternative that look at the same string are one; what is negated, or looks at another, is not among them.
+func TestAlternativesOfOneString(t *testing.T) {
+	for condition, want := range map[string]bool{
+		"proc.cmdline contains one or proc.cmdline contains Shadow or proc.cmdline contains three":                 true,
+		"proc.cmdline contains one or proc.cmdline contains two or proc.cmdline contains three":                    false,
+		"proc.cmdline contains one or not proc.cmdline contains two or proc.cmdline contains three":                true,
+		"proc.cmdline contains one or not proc.cmdline contains Shadow or proc.cmdline contains three":             false,
+		"not (proc.cmdline contains one or proc.cmdline contains Shadow)":                                          false,
+		"tolower(proc.cmdline) contains one or proc.cmdline contains etc/shadow or tolower(proc.cmdline) = x":      false,
+		"proc.cmdline contains etc/shadow or tolower(proc.cmdline) contains etc/shadow or proc.cmdline contains x": true,
+		"proc.aname[1] = cat or proc.aname[2] = bash or proc.aname[1] = sshd":                                      false,
+		"proc.aname[2] = cat or proc.aname[1] = sshd or proc.aname[1] = bash":                                      true,
+		"container.name = db or container.name = web and proc.name = cat or container.name startswith x":           true,
+		"container.name = db or container.name = web and proc.name = dog or container.name startswith x":           false,
+		"proc.sname = x or proc.sname != bash or proc.sname contains y":                                            false,
+	} {
+		set, _ := mustLoad(t, ruleOf(condition))
+		if got := len(matched(set, opening("/etc/shadow", 0))) == 1; got != want {
+			t.Errorf("%s = %v, want %v", condition, got, want)
+		}
+	}
+}
+
+// An open elsewhere than where rules look is not shown to them, but to those that look anywhere.
+func TestOpensElsewhere(t *testing.T) {
+	yaml := ""
+	for name, condition := range map[string]string{
+		"a": "evt.type = openat and fd.name startswith /etc/", "b": "evt.type = openat and proc.name = cat",
+		"c": "evt.type = openat and proc.name = cat and fd.name = /root/x", "d": "fd.name endswith x",
+	} {
+		yaml += strings.Replace(ruleOf(condition), "rule: r", "rule: "+name, 1)
+	}
+	set, _ := mustLoad(t, yaml)
+	for path, want := range map[string]string{"/etc/shadow": "a b", "/root/x": "b c d", "/root/y": "b", "/x": "b d"} {
+		for _, flags := range []uint32{0, 1, 2} {
+			got := matched(set, opening(path, flags))
+			slices.Sort(got)
+			if strings.Join(got, " ") != want {
+				t.Errorf("open of %s with flags %d matches %v, want %s", path, flags, got, want)
+			}
+		}
 	}
 }

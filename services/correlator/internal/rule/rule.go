@@ -78,13 +78,16 @@ type Set struct {
 	files []FileCount
 	// candidates are by slotOf the event.
 	candidates [numSlots]byname.Index[candidate]
-	kinds      field.Kinds
+	// under are the files that some candidate of a slot is about, and elsewhere the candidates for all other files.
+	under     [numSlots]interest.Paths
+	elsewhere [numSlots]byname.Index[candidate]
+	kinds     field.Kinds
 	// opens hold every file of whose opening an enabled rule can be true.
 	opens interest.Opens
 	// peers hold the far end of every outgoing connection of which one can be.
 	peers interest.Peers
-	// needs are kinds of events that enabled rules compare with, whether or not they match them.
-	needs field.Kinds
+	// needs is what enabled rules compare with besides the events that they match.
+	needs field.Needs
 }
 
 // FileCount is how many items stand in a file, those that change another file's included.
@@ -156,6 +159,9 @@ func (s *Set) candidatesOf(c *field.Context) []candidate {
 	if c.Process != nil {
 		name = c.Process.Name
 	}
+	if open := c.Event.GetFileOpen(); open != nil && !s.under[i].Has(open.GetFile().GetPath()) {
+		return s.elsewhere[i].For(name)
+	}
 	return s.candidates[i].For(name)
 }
 
@@ -184,7 +190,9 @@ func (s *Set) Rules() []*Rule { return s.rules }
 func (s *Set) Files() []FileCount { return s.files }
 
 // Interest is what the set needs of the kernel.
-func (s *Set) Interest() interest.Interest { return interest.New(s.Kinds()|s.needs, s.opens, s.peers) }
+func (s *Set) Interest() interest.Interest {
+	return interest.New(s.Kinds()|s.needs.Kinds, s.opens, s.peers).WithGivenPaths(s.needs.GivenPath)
+}
 
 // Kinds are the kinds of event that any enabled rule can match.
 func (s *Set) Kinds() field.Kinds { return s.kinds }
@@ -200,6 +208,11 @@ type piece struct {
 	literal string
 	field   *field.Field
 	apply   []func(string) (string, bool)
+}
+
+// needsGivenPath says whether the output shows the path of an open as the caller wrote it.
+func (t template) needsGivenPath() bool {
+	return slices.ContainsFunc(t, func(p piece) bool { return p.field != nil && p.field.Needs.GivenPath })
 }
 
 // compileOutput reads a rule's output. A percent sign that no field follows stands for itself, and

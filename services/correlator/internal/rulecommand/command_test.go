@@ -31,7 +31,7 @@ const mine = `- list: secrets
   items: [/etc/shadow]
 - rule: Mine
   desc: Mine.
-  condition: evt.type = openat and fd.name in (secrets) and not fd.nameraw = x and not proc.nme = y
+  condition: evt.type = openat and fd.name in (secrets) and not fd.uid = x and not proc.nme = y
   output: o
   priority: error
   effect: prevent
@@ -65,8 +65,8 @@ func TestCheck(t *testing.T) {
 		wantErr    string
 	}{
 		{"with warnings", strings.Replace(mine, "/etc/passwd}", "/etc/shadow}", 1), []string{"check", "FILE"},
-			`warning: FILE:5:65: rule "Mine": fd.nameraw: no source yet: a record of an open holds the kernel's path, not the caller's
-warning: FILE:5:88: rule "Mine": proc.nme: not a field that Palisade provides
+			`warning: FILE:5:65: rule "Mine": fd.uid: no source yet: no record numbers sockets
+warning: FILE:5:84: rule "Mine": proc.nme: not a field that Palisade provides
 FILE: 1 rule, 0 macros, 1 list
 ok: 2 rules in force with the built-in ones, 1 unknown field, 1 field without a source, 2 warnings
 `, ""},

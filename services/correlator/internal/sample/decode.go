@@ -27,6 +27,7 @@ func Decode(s rule.Sample) (Decoded, []*rule.Error) {
 	out := Decoded{Name: d.str("name"), Context: &field.Context{Event: event, Workload: d.workload()}}
 	class := d.str("event")
 	out.Context.Process = d.process(event)
+	out.Context.Accounts = d.accounts(out.Context.Process)
 	d.result(event)
 	if fill, ok := classes[class]; ok {
 		fill(d, event, out.Context)

@@ -30,7 +30,12 @@ var classes = map[string]filler{
 	},
 	"file_open": func(d *decoder, e *eventv1.Event, _ *field.Context) {
 		flags := d.access() | uint32(d.bits("flags", uapi.OpenFlags)) //nolint:gosec // flags of open(2) have 32 bits
-		e.Kind = &eventv1.Event_FileOpen{FileOpen: &eventv1.FileOpen{File: d.file(regular), Flags: flags}}
+		open := &eventv1.FileOpen{File: d.file(regular), Flags: flags}
+		open.GivenPath, open.GivenPathSource = open.GetFile().GetPath(), eventv1.PathSource_PATH_SOURCE_KERNEL
+		if given := d.str("given_path"); given != "" {
+			open.GivenPath = given
+		}
+		e.Kind = &eventv1.Event_FileOpen{FileOpen: open}
 	},
 	"signal": func(d *decoder, e *eventv1.Event, _ *field.Context) {
 		number := d.word("signal", func(n uint64) string { return uapi.Signal(uint32(n)) }, 15) //nolint:gosec // below maxWord
@@ -66,7 +71,7 @@ var classes = map[string]filler{
 		}}
 	},
 
-	"connect": connect, "accept": accept, "socket": newSocket, "connect_unix": connectUnix,
+	"connect": connect, "accept": accept, "duplicate": duplicate, "socket": newSocket, "connect_unix": connectUnix,
 	"bind":         socketOf(eventv1.SocketOperation_SOCKET_OPERATION_BIND),
 	"listen":       socketOf(eventv1.SocketOperation_SOCKET_OPERATION_LISTEN),
 	"send":         socketOf(eventv1.SocketOperation_SOCKET_OPERATION_SEND),
@@ -100,7 +105,7 @@ const regular = 0o100000 // a file's type in its mode
 func (d *decoder) exec(p *field.Process) *eventv1.Exec {
 	x := &eventv1.Exec{
 		Exe:  &eventv1.File{Path: p.Exe, Mode: regular | 0o755, UpperLayer: p.ExeUpperLayer, Memfd: p.ExeMemfd, Unlinked: p.ExeUnlinked},
-		Argv: p.Argv, Cwd: p.Cwd, Tty: p.TTY, Session: p.Session, Setuid: d.boolean("setuid"),
+		Argv: p.Argv, Cwd: p.Cwd, Tty: p.TTY, Session: p.Session, Group: p.Group, Setuid: d.boolean("setuid"),
 	}
 	if script := d.str("script"); script != "" {
 		x.Script, x.Interpreter = &eventv1.File{Path: script}, p.Exe

@@ -67,6 +67,18 @@ func accept(d *decoder, e *eventv1.Event, _ *field.Context) {
 	e.Kind = &eventv1.Event_Accept{Accept: &eventv1.Accept{Family: family, Protocol: d.protocol(), Local: local, Remote: remote}}
 }
 
+// duplicate is of a socket that becomes a standard stream, its input if the sample does not say.
+func duplicate(d *decoder, e *eventv1.Event, c *field.Context) {
+	remote, family := d.endpoint("remote")
+	local, _ := d.endpoint("local")
+	c.Names = d.remoteNames(remote)
+	e.ResultKnown = true
+	e.Kind = &eventv1.Event_Duplicate{Duplicate: &eventv1.Duplicate{
+		Call: eventv1.DuplicateCall_DUPLICATE_CALL_DUP2, Source: 3,
+		Family: family, Type: 1, Protocol: d.protocol(), Local: local, Remote: remote, Accepted: d.boolean("accepted"),
+	}}
+}
+
 // socketOf is an operation with one address.
 func socketOf(operation eventv1.SocketOperation) filler {
 	return func(d *decoder, e *eventv1.Event, c *field.Context) {

@@ -53,6 +53,7 @@ func (d *decoder) process(event *eventv1.Event) *field.Process {
 	} else {
 		p.Session = child.Key.PID
 	}
+	p.Group = p.Session
 	return p
 }
 
@@ -113,6 +114,29 @@ func (d *decoder) program(pid uint32) *field.Process {
 		}
 	}
 	return p
+}
+
+// accounts are the host's: what its files would say of the ids in a sample.
+type accounts struct{ users, groups map[uint32]string }
+
+// User is what the host calls a user.
+func (a accounts) User(id uint32) (name string, ok bool) { name, ok = a.users[id]; return name, ok }
+
+// Group is what the host calls a group.
+func (a accounts) Group(id uint32) (name string, ok bool) { name, ok = a.groups[id]; return name, ok }
+
+// accounts are the names that the sample gives the process's ids.
+func (d *decoder) accounts(p *field.Process) accounts {
+	n := accounts{users: map[uint32]string{}, groups: map[uint32]string{}}
+	for key, to := range map[string]struct {
+		names map[uint32]string
+		id    uint32
+	}{"user": {n.users, p.EUID}, "login": {n.users, p.LoginUID}, "group": {n.groups, p.GID}} {
+		if name := d.str(key); name != "" {
+			to.names[to.id] = name
+		}
+	}
+	return n
 }
 
 // directory is a path with a slash at its end, / if it is absent.

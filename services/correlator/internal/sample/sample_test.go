@@ -33,6 +33,8 @@ func TestSamplesSayWhatRulesSee(t *testing.T) {
 		{"event: exec, argv: sh -c x, script: /x.sh", "proc.name = app and proc.args = '-c x' and evt.arg.filename = /x.sh"},
 		{"event: exec, exe_is: [upper_layer, unlinked]", "proc.is_exe_upper_layer = true and proc.is_exe_unlinked = true and evt.arg.flags contains EXE_UPPER_LAYER"},
 		{"event: exec, uid: 33, gid: 34, login_uid: 1000, capabilities: [CAP_SYS_ADMIN]", "user.uid = 33 and group.gid = 34 and user.loginuid = 1000 and thread.cap_effective = CAP_SYS_ADMIN"},
+		{"event: exec, uid: 33, gid: 34, login_uid: 1000, user: web, group: www, login: ann, workload: host", "user.name = web and group.name = www and user.loginname = ann"},
+		{"event: exec, uid: 33, user: web, login: ann, login_uid: 33", "user.name = 33 and user.loginname exists"},
 		{"event: exec, age: 1h, cwd: /a, parents: [/bin/b, {exe: /bin/c, argv: [c, d], age: 2h}]", "proc.duration = 3600000000000 and proc.cwd = /a/ and proc.pname = b and proc.aname[2] = c and proc.acmdline = 'c d' and proc.ppid.duration >= 3600000000000"},
 		{"event: exec, parents: [/bin/b, /bin/c]", "proc.sname = c and proc.is_sid_leader = false and proc.apid = 998"},
 		{"event: exec, leads_session: true", "proc.is_sid_leader = true and thread.ismain = true"},
@@ -98,7 +100,7 @@ func TestMistakesInSamplesHaveAPlace(t *testing.T) {
 	tests := []struct{ sample, want string }{
 		{"exe: /bin/sh", "f:9:9: sample has no event: name a class, as in docs/rules.md"},
 		{"event: execve", `f:9:17: unknown class of event "execve"`},
-		{"event: exec, path: /a", `f:9:23: sample of class exec has no key "path": there are age, argv, capabilities, comm, cwd, event, exe, exe_is, gid, leads_session, login_uid, name, parents, result, script, setuid, tty, uid, workload`},
+		{"event: exec, path: /a", `f:9:23: sample of class exec has no key "path": there are age, argv, capabilities, comm, cwd, event, exe, exe_is, gid, group, leads_session, login, login_uid, name, parents, result, script, setuid, tty, uid, user, workload`},
 		{"event: exec, event: fork", `f:9:23: key "event" is here twice`},
 		{"event: exec, tty: yes", `f:9:28: tty must be true or false, not "yes"`},
 		{"event: exec, uid: -1", `f:9:28: uid must be a number below 2^32, not "-1"`},

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/account"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
 )
@@ -144,6 +145,13 @@ func (t *Tap) Batch(at time.Time, b *subscription.Batch) {
 func (t *Tap) News(at time.Time, u workload.Update) {
 	t.offer(at, func(missed *correlatorv1.Missed) { missed.News++ }, func() *correlatorv1.RecordedEntry {
 		return &correlatorv1.RecordedEntry{Kind: &correlatorv1.RecordedEntry_News{News: u.Message()}}
+	})
+}
+
+// Accounts takes in what the host's users and groups are called.
+func (t *Tap) Accounts(at time.Time, table *account.Table) {
+	t.offer(at, func(missed *correlatorv1.Missed) { missed.News++ }, func() *correlatorv1.RecordedEntry {
+		return &correlatorv1.RecordedEntry{Kind: &correlatorv1.RecordedEntry_Accounts{Accounts: table.Message()}}
 	})
 }
 

@@ -69,13 +69,16 @@ func (x *Index) running(t Task) bool {
 	return x.bind(fresh)
 }
 
-// Observe learns from a process's own event: the host's namespaces from pid 1, and the cgroup of a task's first
-// process. It returns true if that bound a cgroup.
+// kthreadd's pid. It is in the namespaces that the kernel began with, and cannot leave them.
+const kthreadd = 2
+
+// Observe learns from a process's own event: the host's namespaces from pid 1, or where that cannot be seen from kthreadd, and the cgroup
+// of a task's first process. It returns true if that bound a cgroup.
 func (x *Index) Observe(entry *process.Entry) bool {
 	if !entry.Placed {
 		return false
 	}
-	if entry.Key.PID == 1 {
+	if entry.Key.PID == 1 || entry.Key.PID == kthreadd && x.hostPID == 0 {
 		x.hostMnt, x.hostPID = entry.MntNS, entry.PIDNS
 	}
 	if len(x.waiting) == 0 {

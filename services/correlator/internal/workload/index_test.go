@@ -148,6 +148,33 @@ func TestRuncInitDoesNotMisbind(t *testing.T) {
 	n.wantRefused(ReasonHost, ReasonShared)
 }
 
+// A container in the host's pid namespace has mounts of its own, and is no part of the host. Pid 1 cannot be seen on every machine.
+func TestAContainerInTheHostsPIDNamespaceIsAContainer(t *testing.T) {
+	for name, first := range map[string]uint32{"pid 1 is seen": 1, "only kthreadd is": kthreadd} {
+		n := &node{t: t, tree: process.New(100), now: time.Unix(1000, 0), bound: map[uint64]bool{}}
+		n.Index = NewIndex(Config{Now: func() time.Time { return n.now }}, n.tree)
+		place := func(pid, parent, mnt uint32, cgroup uint64) *process.Entry {
+			entry := n.tree.Apply(&eventv1.Event{
+				BoottimeNs: uint64(pid)*10 + 1, Process: key(pid), Parent: key(parent), CgroupId: cgroup,
+				Namespaces: &eventv1.Namespaces{Mnt: mnt, Pid: initialPIDNamespace},
+				Kind:       &eventv1.Event_Exec{Exec: &eventv1.Exec{Exe: &eventv1.File{Path: "/app"}, Argv: []string{"/app"}}},
+			})
+			n.Observe(entry)
+			return entry
+		}
+		place(first, 0, hostNS, 1)
+		place(shim, first, hostNS, 5)
+		inside := place(40, shim, ctrNS, 1001)
+		n.want(inside, "?")
+		n.Apply(run("a", 40))
+		n.want(inside, "a")
+		n.want(n.tree.Live(shim), "host")
+		if t.Failed() {
+			t.Fatal(name)
+		}
+	}
+}
+
 func TestRootCgroupIsNobodys(t *testing.T) {
 	n := newNode(t)
 	n.Apply(run("a", 50))

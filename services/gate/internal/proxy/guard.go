@@ -29,7 +29,7 @@ type guard struct {
 
 func newGuard(m *metrics, log *slog.Logger) *guard {
 	g := &guard{known: map[string]bool{}, metrics: m, log: log, loud: &rate.Sometimes{First: 10, Interval: 10 * time.Second}}
-	for _, table := range [][]string{standard, methods} {
+	for _, table := range [][]string{standard, own, methods} {
 		for _, method := range table {
 			g.known[method] = true
 		}

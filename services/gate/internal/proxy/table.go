@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 
+	gatev1 "github.com/palisade-sec/palisade/api/palisade/gate/v1"
 	"github.com/palisade-sec/palisade/internal/rpc"
 )
 
@@ -24,6 +26,11 @@ var methods = []string{
 	"/containerd.services.version.v1.Version/Version",          // for status
 }
 
+// own are methods that the gate serves itself.
+var own = []string{
+	gatev1.AccountService_ReadAccounts_FullMethodName, // names of the host's users and groups
+}
+
 // standard are the methods every process serves, named here because the guard comes before the caller table.
 var standard = []string{
 	"/grpc.health.v1.Health/Check",
@@ -34,10 +41,10 @@ var standard = []string{
 // versionMethod is what the gate itself asks, to see whether containerd answers.
 const versionMethod = "/containerd.services.version.v1.Version/Version"
 
-// Callers is the caller table of the methods that are forwarded.
+// Callers is the caller table of the methods that are forwarded, and of the gate's own.
 func Callers() rpc.Callers {
 	callers := rpc.Callers{}
-	for _, method := range methods {
+	for _, method := range slices.Concat(methods, own) {
 		callers[method] = []string{caller}
 	}
 	return callers

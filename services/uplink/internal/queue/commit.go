@@ -80,52 +80,86 @@ func (q *Queue) commit(ops []op) {
 	}
 }
 
+// written is what a group changed.
+type written struct {
+	entries  []entry
+	stored   []Stored // beside entries
+	replaced []uint64 // what was amended by one of them, and is erased
+	results  []int    // per op, what was new
+}
+
 // write stores the group and applies it to the index. results counts, per op, what was new.
 func (q *Queue) write(ops []op) (results []int, added []Stored, err error) {
 	w := newWriter(q.db)
 	defer w.discard()
-	results = make([]int, len(ops))
+	done := written{results: make([]int, len(ops))}
 	next := q.last()
-	var pushed []entry
 	for i, op := range ops {
 		for _, entry := range op.put {
-			known, err := w.has(idKey(entry.id))
+			stored, err := q.writeOne(w, next+1, entry, &done)
 			if err != nil {
-				return results, nil, err
+				return done.results, nil, err
 			}
-			if known {
-				q.metrics.dropped.WithLabelValues(reasonDuplicate).Inc()
-				continue
+			if stored {
+				next++
+				done.results[i]++
 			}
-			next++
-			if err := w.add(next, entry); err != nil {
-				return results, nil, err
-			}
-			results[i]++
-			pushed = append(pushed, entry)
-			added = append(added, Stored{Sequence: next, Finding: entry.finding, size: sizeOf(len(entry.raw))})
 		}
 		for _, sequence := range op.deliver {
 			if err := w.set(sequenceKey(deliveredPrefix, sequence), nil); err != nil {
-				return results, nil, err
+				return done.results, nil, err
 			}
 		}
 	}
 	if err := w.commit(); err != nil {
-		return results, nil, err
+		return done.results, nil, err
 	}
-	discarded := q.apply(ops, pushed, added)
-	return results, added, q.erase(discarded, nil)
+	discarded := q.apply(ops, done)
+	return done.results, done.stored, q.erase(discarded, nil)
+}
+
+// writeOne stores a finding at that place, unless its id is known. One whose container is known takes the place of one whose
+// container was not: it is behind all others then, as what is delivered is not looked at again.
+func (q *Queue) writeOne(w *writer, sequence uint64, entry entry, done *written) (stored bool, err error) {
+	former, known, err := w.find(entry.id)
+	if err != nil {
+		return false, err
+	}
+	amends := known && former.pending && !isPending(entry.finding)
+	if known && !amends {
+		q.metrics.dropped.WithLabelValues(reasonDuplicate).Inc()
+		return false, nil
+	}
+	if err := w.room(4, int64(min(len(entry.raw), valueThreshold))); err != nil {
+		return false, err
+	}
+	if amends {
+		if err := w.remove(former, entry.id); err != nil {
+			return false, err
+		}
+		done.replaced = append(done.replaced, former.sequence)
+	}
+	if err := w.add(sequence, entry); err != nil {
+		return false, err
+	}
+	done.entries = append(done.entries, entry)
+	done.stored = append(done.stored, Stored{Sequence: sequence, Finding: entry.finding, size: sizeOf(len(entry.raw))})
+	return true, nil
 }
 
 // apply brings the index up to date with what was written, and returns what is to be erased.
-func (q *Queue) apply(ops []op, pushed []entry, added []Stored) (discarded []uint64) {
+func (q *Queue) apply(ops []op, done written) (discarded []uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for i, entry := range pushed {
-		q.index.pending[entry.rank].push(added[i].Sequence, added[i].size)
-		q.index.last = added[i].Sequence
+	for i, entry := range done.entries {
+		q.index.pending[entry.rank].push(done.stored[i].Sequence, done.stored[i].size)
+		q.index.last = done.stored[i].Sequence
 		q.metrics.in.Inc()
+	}
+	for _, sequence := range done.replaced {
+		if _, waited := q.index.remove(sequence); !waited {
+			q.index.delivered.remove(sequence)
+		}
 	}
 	for _, op := range ops {
 		for _, sequence := range op.deliver {
@@ -244,23 +278,35 @@ func (w *writer) room(n, bytes int64) error {
 	return nil
 }
 
-func (w *writer) has(key []byte) (bool, error) {
-	_, err := w.txn.Get(key)
+// find is where the finding of an id lies, if it is known.
+func (w *writer) find(id id) (at place, known bool, err error) {
+	item, err := w.txn.Get(idKey(id))
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return false, nil
+		return place{}, false, nil
 	}
-	return err == nil, err
+	if err == nil {
+		err = item.Value(func(raw []byte) error {
+			at = placeOf(raw)
+			return nil
+		})
+	}
+	return at, err == nil, err
 }
 
-// add stores a finding and its id together.
+// add stores a finding and its id together, for which the caller has made room.
 func (w *writer) add(sequence uint64, entry entry) error {
-	if err := w.room(2, int64(min(len(entry.raw), valueThreshold))); err != nil {
-		return err
-	}
 	if err := w.txn.Set(findingKey(sequence, entry.rank, entry.id), entry.raw); err != nil {
 		return err
 	}
-	return w.txn.Set(idKey(entry.id), binary.BigEndian.AppendUint64(nil, sequence))
+	return w.txn.Set(idKey(entry.id), place{sequence, entry.rank, isPending(entry.finding)}.bytes())
+}
+
+// remove takes a finding out, but for its id; the caller has made room.
+func (w *writer) remove(at place, id id) error {
+	if err := w.txn.Delete(findingKey(at.sequence, at.rank, id)); err != nil {
+		return err
+	}
+	return w.txn.Delete(sequenceKey(deliveredPrefix, at.sequence))
 }
 
 func (w *writer) set(key, value []byte) error {

@@ -12,7 +12,7 @@ import (
 //
 //	f sequence(8) rank(1) id(16)   the finding, in order of arrival
 //	d sequence(8)                  it has reached the console
-//	i id(16)                       its sequence: this id is known
+//	i id(16)                       its sequence(8): this id is known; and, if its container is not, 0x80|rank(1)
 //	m "unreported"                 how many were dropped since that was last reported
 const (
 	findingPrefix   = 'f'
@@ -69,6 +69,44 @@ func sequenceKey(prefix byte, sequence uint64) []byte {
 }
 
 func idKey(id id) []byte { return append([]byte{idPrefix}, id[:]...) }
+
+// place is what is kept of an id: where its finding lies, and whether another may take its place.
+type place struct {
+	sequence uint64
+	rank     uint8
+	// pending: nobody had claimed its container, so that it may be amended.
+	pending bool
+}
+
+const (
+	placeBytes   = 8
+	pendingPlace = 0x80
+)
+
+func (p place) bytes() []byte {
+	raw := binary.BigEndian.AppendUint64(nil, p.sequence)
+	if p.pending {
+		raw = append(raw, pendingPlace|p.rank)
+	}
+	return raw
+}
+
+// placeOf is the reverse of bytes. What is not one is of a finding that cannot be amended.
+func placeOf(raw []byte) place {
+	if len(raw) < placeBytes {
+		return place{}
+	}
+	p := place{sequence: binary.BigEndian.Uint64(raw)}
+	if len(raw) > placeBytes && raw[placeBytes]&pendingPlace != 0 {
+		p.rank, p.pending = raw[placeBytes]&^pendingPlace, true
+	}
+	return p
+}
+
+// isPending says whether a finding may be amended.
+func isPending(finding *findingv1.Finding) bool {
+	return finding.GetWorkload().GetMetadata() == findingv1.MetadataState_METADATA_STATE_PENDING
+}
 
 // ranks is how many severities are told apart.
 const ranks = 8
