@@ -170,6 +170,9 @@ whose they are, {"workload": …}, and how it ended, {"end": …}.`,
 				}
 				return opts.listRecorded(cmd)
 			}
+			if follow && (query.Until != "" || cmd.Flags().Changed("limit")) {
+				return usageError{errors.New("--follow goes on for ever: it takes neither --until nor --limit")}
+			}
 			if query.Limit < 1 || query.Limit > 100_000 {
 				return usageError{fmt.Errorf("--limit: %d is not 1 to 100000", query.Limit)}
 			}
@@ -204,6 +207,9 @@ func (o *options) printEvents(cmd *cobra.Command, request *correlatorv1.ReadEven
 		read = eventlog.Follow
 	}
 	err = read(cmd.Context(), conn, request, printer.Print)
+	if cmd.Context().Err() != nil {
+		return cmd.Context().Err()
+	}
 	switch status.Code(err) {
 	case codes.NotFound, codes.FailedPrecondition:
 		return fmt.Errorf("%s: `palisade events` lists what is recorded", show.Safe(status.Convert(err).Message()))

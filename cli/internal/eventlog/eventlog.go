@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 
 	"google.golang.org/grpc"
@@ -119,8 +120,11 @@ const (
 	overlap = 5 * time.Second
 )
 
-// Follow is Read, and then hands over what comes, until ctx ends. A correlator that is away is waited for.
+// Follow is Read, and then hands over what comes, until ctx ends; the request's limit is not looked at. A correlator that is away is
+// waited for.
 func Follow(ctx context.Context, conn grpc.ClientConnInterface, request *correlatorv1.ReadEventsRequest, take func(*correlatorv1.ReadEventsResponse) error) error {
+	const most = 100_000
+	request.Limit = most
 	f := follower{before: map[string]bool{}, take: take}
 	for first := true; ; first = false {
 		f.now, f.last, f.more = map[string]bool{}, request.GetSince().AsTime(), false
@@ -129,17 +133,15 @@ func Follow(ctx context.Context, conn grpc.ClientConnInterface, request *correla
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case status.Code(err) == codes.Unavailable && !first:
-		case err != nil:
+		case err != nil && (first || status.Code(err) != codes.Unavailable):
 			return err
+		case err != nil || f.more: // only a part was seen
+			maps.Copy(f.before, f.now)
 		default:
 			f.before = f.now
 		}
-		if since := f.last.Add(-overlap); since.After(request.GetSince().AsTime()) {
-			request.Since = timestamppb.New(since)
-		}
-		if f.more { // the overlap alone may be more than the limit
-			request.Since = timestamppb.New(f.last)
+		request.Since = timestamppb.New(f.next(request.GetSince().AsTime()))
+		if f.more {
 			continue
 		}
 		select {
@@ -148,6 +150,19 @@ func Follow(ctx context.Context, conn grpc.ClientConnInterface, request *correla
 		case <-time.After(askAgain):
 		}
 	}
+}
+
+// next is from when on is asked after an answer to a question from since on.
+func (f *follower) next(since time.Time) time.Time {
+	switch again := f.last.Add(-overlap); {
+	case again.After(since):
+		return again
+	case !f.more:
+		return since
+	case f.last.After(since): // the overlap alone is more than the limit
+		return f.last
+	}
+	return since.Add(1) // or it would be asked the same for ever
 }
 
 // follower passes over what it has seen in the answer before.

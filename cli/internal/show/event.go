@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -21,7 +23,7 @@ import (
 )
 
 // JSONLine writes a message as one line, fields as in its .proto. What a container chose drives no terminal (THREATS.md B23): JSON
-// escapes the control characters below the space, and this also DEL and those of C1, which some terminals obey.
+// escapes the control characters below the space, and this also DEL, those of C1 and whatever else shows as nothing, or turns text round.
 func JSONLine(w io.Writer, m proto.Message) error {
 	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
 	if err != nil {
@@ -42,11 +44,13 @@ func IncidentJSON(w io.Writer, i *Incident) error {
 func writeJSON(w io.Writer, raw []byte) error {
 	var line strings.Builder
 	for _, r := range string(raw) {
-		if r >= 0x7f && r <= 0x9f {
-			fmt.Fprintf(&line, `\u%04x`, r)
+		if r < 0x7f || unicode.IsGraphic(r) {
+			line.WriteRune(r)
 			continue
 		}
-		line.WriteRune(r)
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&line, `\u%04x`, unit)
+		}
 	}
 	_, err := fmt.Fprintln(w, line.String())
 	return err
