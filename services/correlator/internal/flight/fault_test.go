@@ -86,7 +86,9 @@ func TestWhatIsAroundAGraveFindingIsSetAside(t *testing.T) {
 
 // A slice is bounded, and so are those of one workload: it can push out neither others' nor its own first.
 func TestSlicesAreBounded(t *testing.T) {
-	b := newBench(t, t.TempDir(), func(c *Config) { c.WorkloadRate, c.TotalRate, c.Incidents.Bytes, c.Incidents.TotalBytes = 20_000, 20_000, minBytes, 4*minBytes })
+	b := newBench(t, t.TempDir(), func(c *Config) {
+		c.WorkloadRate, c.TotalRate, c.Incidents.Bytes, c.Incidents.TotalBytes = 20_000, 20_000, minBytes, 4*minBytes
+	})
 	random := rand()
 	noise := func(w *findingv1.Workload, incident string) {
 		for range 8 {
@@ -117,6 +119,27 @@ func TestSlicesAreBounded(t *testing.T) {
 		t.Errorf("%d bytes set aside, %d refused, warnings %q; want at most %d, some and one", pinned, b.notes.refused, b.Warnings(), 4*minBytes)
 	}
 	checkSizes(t, b)
+}
+
+// Who makes up workloads without end cannot make what waits to be set aside grow without end.
+func TestIncidentsAreBounded(t *testing.T) {
+	b := newBench(t, t.TempDir(), nil)
+	for n := range maxPins + 100 {
+		b.Pin(container(fmt.Sprint("c", n/10)), 1, finding(b.clock, fmt.Sprint("i", n), findingv1.Priority_PRIORITY_CRITICAL))
+	}
+	for n := range maxPinsOfOne {
+		b.Pin(container("one"), 1, finding(b.clock, fmt.Sprint("one", n), findingv1.Priority_PRIORITY_CRITICAL))
+	}
+	if len(b.pins) != maxPins || b.notes.refused != 100+maxPinsOfOne {
+		t.Errorf("%d incidents and %d refused, want %d and %d", len(b.pins), b.notes.refused, maxPins, 100+maxPinsOfOne)
+	}
+	b.pass(time.Hour)
+	for range maxPins {
+		b.write()
+	}
+	if len(b.pins) != 0 {
+		t.Errorf("%d incidents of which nothing is recorded are still there", len(b.pins))
+	}
 }
 
 // Done on a real file system that is full.

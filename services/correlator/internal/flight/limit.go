@@ -105,13 +105,36 @@ func (r *Recorder) tooMuch() (*ring, string) {
 	return nil, ""
 }
 
-// ofWorkload is the bytes that are set aside for incidents of one workload, and of all. Called with mu held.
-func (r *Recorder) ofWorkload(id workload.Identity) (one, all int64) {
+// pinned is the bytes that are set aside for incidents, of each workload and of all. Called with mu held.
+func (r *Recorder) pinned() (each map[workload.Identity]int64, all int64) {
+	each = map[workload.Identity]int64{}
 	for _, p := range r.pins {
-		if p.id == id {
-			one += p.bytes
-		}
+		each[p.id] += p.bytes
 		all += p.bytes
 	}
-	return one, all
+	return each, all
+}
+
+// dropPins forgets what was set aside too long ago, and what is too much: of the workload that has most, the oldest. Called with mu held.
+func (r *Recorder) dropPins(now time.Time) (gone []*segment) {
+	for incident, p := range r.pins {
+		if now.Sub(p.first) > r.cfg.Incidents.Age {
+			gone = append(gone, p.segments...)
+			delete(r.pins, incident)
+		}
+	}
+	each, all := r.pinned()
+	for all > r.cfg.Incidents.TotalBytes {
+		var victim *pin
+		for _, p := range r.pins {
+			if victim == nil || each[p.id] > each[victim.id] || each[p.id] == each[victim.id] && p.first.Before(victim.first) {
+				victim = p
+			}
+		}
+		gone = append(gone, victim.segments...)
+		delete(r.pins, victim.incident)
+		each[victim.id] -= victim.bytes
+		all -= victim.bytes
+	}
+	return gone
 }

@@ -41,7 +41,7 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 	m := &metrics{
 		written: counter("events_total", "Events that the flight recorder wrote."),
 		damaged: counter("damaged_files_total", "Files of the flight recorder that could not be read, or not to their end."),
-		refused: counter("incidents_refused_total", "Incidents that nothing was set aside for, because their workload has its share."),
+		refused: counter("refused_findings_total", "Grave findings that nothing was set aside for, because their workload has its share or there are too many incidents."),
 		deleted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "palisade_correlator_recorder_deleted_segments_total", Help: "Segments of the flight recorder that were deleted, by why.",
 		}, []string{"reason"}),
@@ -150,7 +150,8 @@ func (r *Recorder) Warnings() []string {
 			len(r.aside), corruptSuffix, r.directory, r.cfg.Age))
 	}
 	if r.notes.refused > 0 {
-		all = append(all, fmt.Sprintf("%d incidents have nothing set aside, because their workload has its share of recorder.incidents.total_bytes", r.notes.refused))
+		all = append(all, fmt.Sprintf("around %d grave findings nothing was set aside, because their workload has its quarter of recorder.incidents.total_bytes or there are "+
+			"too many incidents", r.notes.refused))
 	}
 	return all
 }

@@ -25,7 +25,8 @@ const (
 	longest = 30 * time.Second
 	// again is how long is waited after an error.
 	again = 10 * time.Second
-	// maxPinsOfOne is how many incidents of one workload have something set aside.
+	// maxPins is how many incidents have something set aside, or wait for it, maxPinsOfOne those of one workload.
+	maxPins      = 2048
 	maxPinsOfOne = 256
 )
 
@@ -76,7 +77,7 @@ func (r *Recorder) Pin(w *findingv1.Workload, cgroupID uint64, f *findingv1.Find
 	if p == nil {
 		if !r.mayPin(id) {
 			if r.notes.refused++; r.notes.refused == 1 {
-				r.log.Warn("A workload has its share of what is set aside for incidents", "container_id", id.Container)
+				r.log.Warn("No more is set aside for a workload's incidents", "container_id", id.Container)
 			}
 			r.metrics.refused.Inc()
 			return
@@ -101,8 +102,8 @@ func (r *Recorder) mayPin(id workload.Identity) bool {
 			count++
 		}
 	}
-	one, _ := r.ofWorkload(id)
-	return count < maxPinsOfOne && one+r.cfg.Incidents.Bytes <= r.cfg.Incidents.TotalBytes/4
+	each, _ := r.pinned()
+	return len(r.pins) < maxPins && count < maxPinsOfOne && each[id]+r.cfg.Incidents.Bytes <= r.cfg.Incidents.TotalBytes/4
 }
 
 // setAside copies what is due, of one incident a round: it is no reason to write later.
@@ -248,30 +249,4 @@ func (c *copier) write() {
 func in(e *eventv1.Event, from, until time.Time) bool {
 	at := e.GetTime().AsTime()
 	return !at.Before(from) && (until.IsZero() || at.Before(until))
-}
-
-// dropPins forgets what was set aside too long ago, and what is too much: of the workload that has most, the oldest. Called with mu held.
-func (r *Recorder) dropPins(now time.Time) (gone []*segment) {
-	for incident, p := range r.pins {
-		if now.Sub(p.first) > r.cfg.Incidents.Age {
-			gone = append(gone, p.segments...)
-			delete(r.pins, incident)
-		}
-	}
-	for {
-		var victim *pin
-		var most, all int64
-		for _, p := range r.pins {
-			one, sum := r.ofWorkload(p.id)
-			all = sum
-			if one > most || one == most && victim != nil && p.first.Before(victim.first) {
-				victim, most = p, one
-			}
-		}
-		if victim == nil || all <= r.cfg.Incidents.TotalBytes {
-			return gone
-		}
-		gone = append(gone, victim.segments...)
-		delete(r.pins, victim.incident)
-	}
 }

@@ -72,7 +72,7 @@ type Recorder struct {
 type notes struct {
 	disk    string // why nothing is written, empty if it is
 	damaged int    // files that could not be read, or not to their end, since the start
-	refused uint64 // incidents that nothing was set aside for
+	refused uint64 // grave findings that nothing was set aside for
 
 	written, missed uint64 // events since the start
 }
