@@ -119,14 +119,19 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		Amendments: p.amendments, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
 	}
+	p.engine, err = pipeline.New(cfg.pipeline(), p.withOptional(deps))
+	return p, err
+}
+
+// withOptional adds the parts that the configuration may leave out: an interface that holds a nil pointer is not nil.
+func (p *parts) withOptional(deps pipeline.Deps) pipeline.Deps {
 	if p.models != nil {
 		deps.Models = p.models
 	}
 	if p.flight != nil {
 		deps.Flight = p.flight
 	}
-	p.engine, err = pipeline.New(cfg.pipeline(), deps)
-	return p, err
+	return deps
 }
 
 // runtimeSockets are the gate's windows on runtimes that speak HTTP. Docker's containers are in containerd's namespace moby.
