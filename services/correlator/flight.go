@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 
@@ -19,7 +18,7 @@ func (p *parts) openFlight(cfg settings, log *slog.Logger, registry *prometheus.
 	p.flight, p.flightErr = flight.Open(cfg.Recorder, cfg.StateDirectory, log, registry)
 	if p.flightErr != nil {
 		p.flight = nil
-		log.ErrorContext(context.Background(), "Records no events on disk", "err", p.flightErr)
+		log.Error("Records no events on disk", "err", p.flightErr)
 	}
 }
 

@@ -210,14 +210,14 @@ func (o *options) printEvents(cmd *cobra.Command, request *correlatorv1.ReadEven
 	if cmd.Context().Err() != nil {
 		return cmd.Context().Err()
 	}
-	switch status.Code(err) {
-	case codes.NotFound, codes.FailedPrecondition:
+	switch code := status.Code(err); {
+	case code == codes.NotFound, code == codes.FailedPrecondition:
 		return fmt.Errorf("%s: `palisade events` lists what is recorded", show.Safe(status.Convert(err).Message()))
-	case codes.InvalidArgument:
+	case code == codes.InvalidArgument:
 		return usageError{errors.New(show.Safe(status.Convert(err).Message()))}
-	case codes.OK:
+	case code == codes.OK:
 		return nil
-	case codes.Unknown: // of printing, or ctx's
+	case code == codes.Unknown: // of printing, or ctx's
 		return err
 	}
 	return o.explain("correlator", err)

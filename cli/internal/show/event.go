@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -85,7 +86,7 @@ func cutText(text string) string {
 
 // errno is "EPERM" for -1.
 func errno(result int64) string {
-	if name := unix.ErrnoName(syscall.Errno(-result)); name != "" {
+	if name := unix.ErrnoName(syscall.Errno(-result)); name != "" { //nolint:gosec // of a negative number
 		return name
 	}
 	return strconv.FormatInt(result, 10)
@@ -191,16 +192,12 @@ func execDetail(e *eventv1.Exec) string {
 }
 
 func changeDetail(c *eventv1.FileChange) string {
-	text := c.GetFile().GetPath()
-	for _, more := range []string{c.GetTarget().GetPath(), c.GetText()} {
-		if more != "" {
-			text += " → " + more
-		}
-	}
-	switch c.GetOperation() {
-	case eventv1.FileOperation_FILE_OPERATION_CHMOD, eventv1.FileOperation_FILE_OPERATION_MKNOD:
+	names := []string{c.GetFile().GetPath(), c.GetTarget().GetPath(), c.GetText()}
+	text := strings.Join(slices.DeleteFunc(names, func(name string) bool { return name == "" }), " → ")
+	switch o := c.GetOperation(); {
+	case o == eventv1.FileOperation_FILE_OPERATION_CHMOD, o == eventv1.FileOperation_FILE_OPERATION_MKNOD:
 		text += fmt.Sprintf(" %04o", c.GetMode())
-	case eventv1.FileOperation_FILE_OPERATION_CHOWN:
+	case o == eventv1.FileOperation_FILE_OPERATION_CHOWN:
 		text += fmt.Sprintf(" %d:%d", int32(c.GetUid()), int32(c.GetGid())) //nolint:gosec // -1 is: as it was
 	}
 	return text
