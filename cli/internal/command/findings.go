@@ -210,14 +210,14 @@ func (o *options) printEvents(cmd *cobra.Command, request *correlatorv1.ReadEven
 	if cmd.Context().Err() != nil {
 		return cmd.Context().Err()
 	}
-	switch code := status.Code(err); {
-	case code == codes.NotFound, code == codes.FailedPrecondition:
-		return fmt.Errorf("%s: `palisade events` lists what is recorded", show.Safe(status.Convert(err).Message()))
-	case code == codes.InvalidArgument:
-		return usageError{errors.New(show.Safe(status.Convert(err).Message()))}
-	case code == codes.OK:
-		return nil
-	case code == codes.Unknown: // of printing, or ctx's
+	said := show.Safe(status.Convert(err).Message())
+	if slices.Contains([]codes.Code{codes.NotFound, codes.FailedPrecondition}, status.Code(err)) {
+		return fmt.Errorf("%s: `palisade events` lists what is recorded", said)
+	}
+	if status.Code(err) == codes.InvalidArgument {
+		return usageError{errors.New(said)}
+	}
+	if err == nil || status.Code(err) == codes.Unknown { // of printing
 		return err
 	}
 	return o.explain("correlator", err)

@@ -194,10 +194,11 @@ func execDetail(e *eventv1.Exec) string {
 func changeDetail(c *eventv1.FileChange) string {
 	names := []string{c.GetFile().GetPath(), c.GetTarget().GetPath(), c.GetText()}
 	text := strings.Join(slices.DeleteFunc(names, func(name string) bool { return name == "" }), " → ")
-	switch o := c.GetOperation(); {
-	case o == eventv1.FileOperation_FILE_OPERATION_CHMOD, o == eventv1.FileOperation_FILE_OPERATION_MKNOD:
+	operation := c.GetOperation()
+	if operation == eventv1.FileOperation_FILE_OPERATION_CHMOD || operation == eventv1.FileOperation_FILE_OPERATION_MKNOD {
 		text += fmt.Sprintf(" %04o", c.GetMode())
-	case o == eventv1.FileOperation_FILE_OPERATION_CHOWN:
+	}
+	if operation == eventv1.FileOperation_FILE_OPERATION_CHOWN {
 		text += fmt.Sprintf(" %d:%d", int32(c.GetUid()), int32(c.GetGid())) //nolint:gosec // -1 is: as it was
 	}
 	return text
