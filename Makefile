@@ -55,6 +55,14 @@ test-runtimes: setup build ## Run the tests of containers and pods against conta
 	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -v -timeout=10m \
 		-run 'TestAttribution|TestCRI|TestFlow' $(TESTFLAGS) ./test/e2e
 
+.PHONY: test-compose
+test-compose: setup test-tools image ## Run deploy/compose on a newer Docker, and kill its collector (both built here: ten minutes the first time)
+	@mkdir -p bin/docker
+	cd bin/docker && GOWORK=off CGO_ENABLED=0 GOBIN=$(CURDIR)/bin/docker go install -ldflags='$(ldflags)' github.com/moby/moby/v2/cmd/dockerd@$(moby)
+	cd tools/compose && GOWORK=off CGO_ENABLED=0 go build -ldflags='$(ldflags)' -o $(CURDIR)/bin/docker/docker-compose github.com/docker/compose/v5/cmd
+	$(SUDO) env "PATH=$(CURDIR)/bin/docker:$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -v -timeout=10m \
+		-run 'TestCompose|TestDocker' $(TESTFLAGS) ./test/e2e
+
 .PHONY: test-kernels
 test-kernels: vm-tools ## Run the collector's kernel tests on Debian's kernels in VMs (KERNELS="6.1 6.12", TESTS=regexp)
 	CGO_ENABLED=0 go test -c -o bin/vm/kernel.test ./services/collector/internal/kerneltest

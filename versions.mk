@@ -15,3 +15,6 @@ vm_commands := qemu-system-x86_64:qemu-system-x86 cpio:cpio xz:xz-utils zstd:zst
 
 # The containerd that `make test-runtimes` runs beside Debian's.
 containerd2 := v2.4.2
+
+# The Docker that `make test-compose` runs: Debian's knows no CAP_BPF. Compose is in tools/compose.
+moby := v2.0.0-beta.24

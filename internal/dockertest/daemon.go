@@ -54,6 +54,9 @@ func Start(t *testing.T) *Daemon {
 	return d
 }
 
+// configuration is for a newer dockerd on Debian's runC and containerd, which know no time namespaces and store no images for it.
+const configuration = `{"features": {"time-namespaces": false, "containerd-snapshotter": false}}`
+
 // Up starts it, and returns when it answers.
 func (d *Daemon) Up(t *testing.T) {
 	t.Helper()
@@ -63,11 +66,14 @@ func (d *Daemon) Up(t *testing.T) {
 	}
 	defer log.Close()
 	d.cmd = exec.Command("dockerd", "--host", "unix://"+d.Socket, "--containerd", d.Containerd.Socket, //nolint:gosec // a test's own paths
-		"--config-file", filepath.Join(d.directory, "none.json"),
+		"--config-file", filepath.Join(d.directory, "daemon.json"),
 		"--data-root", filepath.Join(d.directory, "data"), "--exec-root", filepath.Join(d.directory, "exec"),
 		"--pidfile", filepath.Join(d.directory, "pid"), "--storage-driver", "vfs", "--bridge", "none",
 		"--iptables=false", "--ip6tables=false", "--cgroup-parent", "/palisade-test-docker", "--live-restore")
-	_ = os.WriteFile(filepath.Join(d.directory, "none.json"), []byte("{}"), 0o600)
+	if err := os.WriteFile(filepath.Join(d.directory, "daemon.json"), []byte(configuration), 0o600); err != nil {
+		t.Fatalf("configure dockerd: %v", err)
+	}
+	d.cmd.Env = append(os.Environ(), "DOCKER_MIN_API_VERSION=1.41") // Debian's docker speaks it to a newer dockerd
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {

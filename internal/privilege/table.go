@@ -15,7 +15,11 @@ import (
 type Table struct {
 	SocketDirectory string `yaml:"socket_directory"`
 	SocketGroup     uint32 `yaml:"socket_group"`
-	Processes       []Row  `yaml:"processes"`
+	// PinsDirectory is the host's, in its BPF file system; each node has a directory of its own in it.
+	PinsDirectory string `yaml:"pins_directory"`
+	Processes     []Row  `yaml:"processes"`
+	// Helpers run in containers beside the processes. They have no socket and may share a uid.
+	Helpers []Row `yaml:"helpers"`
 }
 
 // Row is what one process may hold.
@@ -80,6 +84,8 @@ func (t Table) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: uid: %d is %s's", row.Name, row.UID, other))
 		}
 		seen[row.UID] = row.Name
+	}
+	for _, row := range slices.Concat(t.Processes, t.Helpers) {
 		if !slices.IsSorted(row.Capabilities) {
 			errs = append(errs, fmt.Errorf("%s: capabilities: %v is not sorted", row.Name, row.Capabilities))
 		}
@@ -106,6 +112,15 @@ func (t Table) Row(name string) (Row, error) {
 		}
 	}
 	return Row{}, fmt.Errorf("no row for %q in the table of privileges", name)
+}
+
+// Helper is the row of one helper.
+func (t Table) Helper(name string) (Row, bool) {
+	at := slices.IndexFunc(t.Helpers, func(row Row) bool { return row.Name == name })
+	if at < 0 {
+		return Row{}, false
+	}
+	return t.Helpers[at], true
 }
 
 // UIDs maps each process, and the operator, to its uid, for the caller tables.

@@ -6,6 +6,7 @@ package manifests
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -67,13 +68,16 @@ func Compare(table privilege.Table, processes []string, containers []Container, 
 	}
 	var seen []string
 	for _, c := range containers {
-		row, err := table.Row(c.Process)
-		if err != nil {
-			faults = append(faults, err.Error())
-			continue
+		row, helper := table.Helper(c.Process)
+		if !helper {
+			var err error
+			if row, err = table.Row(c.Process); err != nil {
+				faults = append(faults, err.Error())
+				continue
+			}
 		}
 		seen = append(seen, c.Process)
-		c.compare(table, row, func(field string, got, want any) {
+		c.compare(table, row, helper, func(field string, got, want any) {
 			if fmt.Sprint(got) != fmt.Sprint(want) {
 				report(c.Process, field, got, want)
 			}
@@ -91,9 +95,9 @@ func Compare(table privilege.Table, processes []string, containers []Container, 
 	return faults
 }
 
-func (c Container) compare(table privilege.Table, row privilege.Row, check func(field string, got, want any)) {
+func (c Container) compare(table privilege.Table, row privilege.Row, helper bool, check func(field string, got, want any)) {
 	check("uid", c.UID, row.UID)
-	check("in the sockets' group", c.InSocketGroup, true)
+	check("in the sockets' group", c.InSocketGroup, !helper)
 	check("dropped capabilities", c.Drop, []string{"ALL"})
 	check("added capabilities", sorted(c.Add), sorted(row.Capabilities))
 	check("privileged", c.Privileged, false)
@@ -109,10 +113,20 @@ func (c Container) compare(table privilege.Table, row privilege.Row, check func(
 	check("pids", c.PIDs, row.Limits.PIDs)
 	check("restarts always", c.RestartsAlways, true)
 	check("service account's key", c.HoldsServiceAccountKey, false)
+	c.compareMounts(table, row, helper, check)
+}
 
+// bpffs is where a container finds its directory of the host's BPF file system. That it is not the host's path shows that there
+// is no other.
+const bpffs = "/sys/fs/bpf"
+
+func (c Container) compareMounts(table privilege.Table, row privilege.Row, helper bool, check func(field string, got, want any)) {
+	pins := false
 	var writes, foreign []string
 	for _, m := range c.Mounts {
 		switch {
+		case row.Pins && !m.ReadOnly && m.Target == bpffs && filepath.Dir(m.Host) == table.PinsDirectory:
+			pins = true
 		case m.Target == table.SocketDirectory && !m.ReadOnly && m.Host == "":
 		case m.ReadOnly && (slices.Contains(row.Reads, m.Target) || isConfiguration(m)):
 		case m.ReadOnly && slices.Contains(row.Reads, m.Host) && m.Target == "/host"+m.Host:
@@ -126,7 +140,8 @@ func (c Container) compare(table privilege.Table, row privilege.Row, check func(
 	check("writes", sorted(writes), sorted(row.Writes))
 	check("other mounts", foreign, []string{})
 	sockets := slices.ContainsFunc(c.Mounts, func(m Mount) bool { return m.Target == table.SocketDirectory })
-	check("has the sockets", sockets, true)
+	check("has the sockets", sockets, !helper)
+	check("has its pins", pins, row.Pins)
 }
 
 func isConfiguration(m Mount) bool {

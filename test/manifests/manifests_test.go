@@ -27,9 +27,10 @@ var composeExceptions = []Exception{
 // kubernetesExceptions are what a pod cannot do per container.
 var kubernetesExceptions = slices.Concat(
 	[]Exception{{"enforcer", "unconfined", "[apparmor]", aroundSignals}},
-	each("pids", "0", "there is only the kubelet's podPidsLimit", "collector", "correlator", "gate", "enforcer", "uplink"),
-	each("host_pid", "true", "belongs to the pod; the collector and the enforcer need it", "correlator", "gate", "uplink"),
-	each("network", "egress", "belongs to the pod; the uplink needs one", "collector", "correlator", "gate", "enforcer"),
+	each("pids", "0", "there is only the kubelet's podPidsLimit", "collector", "correlator", "gate", "enforcer", "uplink", "pins"),
+	each("host_pid", "true", "belongs to the pod; the collector and the enforcer need it", "correlator", "gate", "uplink", "pins"),
+	each("network", "egress", "belongs to the pod; the uplink needs one", "collector", "correlator", "gate", "enforcer", "pins"),
+	each("in the sockets' group", "true", "belongs to the pod; the helper has no mount with a socket", "pins"),
 )
 
 func each(field, got, reason string, processes ...string) []Exception {
@@ -74,7 +75,7 @@ func compareCompose(t *testing.T, raw string) []string {
 		return []string{err.Error()}
 	}
 	var all []string
-	for _, row := range table(t).Processes {
+	for _, row := range slices.Concat(table(t).Processes, table(t).Helpers) {
 		all = append(all, row.Name)
 	}
 	return Compare(table(t), all, containers, composeExceptions)
@@ -91,7 +92,7 @@ func compareKubernetes(t *testing.T, raw string) []string {
 		return []string{err.Error()}
 	}
 	var node []string
-	for _, row := range table(t).Processes {
+	for _, row := range slices.Concat(table(t).Processes, table(t).Helpers) {
 		if row.Name != "console" { // runs elsewhere
 			node = append(node, row.Name)
 		}
@@ -135,7 +136,7 @@ func TestComposeMutationsAreReported(t *testing.T) {
 		{"one more capability", "cap_add: [BPF, NET_ADMIN, PERFMON]", "cap_add: [BPF, NET_ADMIN, PERFMON, SYS_ADMIN]", "collector: added capabilities"},
 		{"one less capability", "cap_add: [DAC_OVERRIDE, KILL]", "cap_add: [KILL]", "enforcer: added capabilities"},
 		{"capabilities kept", "cap_drop: [ALL]", "cap_drop: [NET_RAW]", "dropped capabilities"},
-		{"a network", "network_mode: none", "network_mode: host", "collector: network is mode host, want none"},
+		{"a network", "network_mode: none\n    pid: host", "network_mode: host\n    pid: host", "collector: network is mode host, want none"},
 		{"a network that leads out", "internal: true", "internal: false", "uplink: network is network channel"},
 		{"another port", ":8083:8083", ":22:22", "console: network"},
 		{"new privileges", `"no-new-privileges:true"]`, `"no-new-privileges:false"]`, "no new privileges is false"},
@@ -150,6 +151,11 @@ func TestComposeMutationsAreReported(t *testing.T) {
 		{"enrolment writable by the uplink", "/var/lib/palisade/enroll:ro", "/var/lib/palisade/enroll", "uplink: other mounts"},
 		{"the host's root instead of a volume", "      - enforcer:/var", "      - /:/var", "enforcer: other mounts"},
 		{"state without a mount", "      - uplink:/var/lib/palisade/uplink\n", "", "uplink: writes"},
+		{"no pins", "      - /sys/fs/bpf/palisade/compose:/sys/fs/bpf\n    depends_on", "    depends_on", "collector: has its pins is false"},
+		{"all of the host's pins", "/sys/fs/bpf/palisade/compose:/sys/fs/bpf\n    depends_on", "/sys/fs/bpf:/sys/fs/bpf\n    depends_on", "collector: other mounts"},
+		{"pins for another", "      - enforcer:/var", "      - /sys/fs/bpf/palisade/compose:/sys/fs/bpf\n      - enforcer:/var", "enforcer: other mounts"},
+		{"the helper may more", "cap_add: [CHOWN]", "cap_add: [CHOWN, DAC_OVERRIDE]", "pins: added capabilities"},
+		{"the helper reaches the sockets", "    command: [pins, --stay, /sys/fs/bpf]\n    volumes:\n", "    command: [pins, --stay, /sys/fs/bpf]\n    volumes:\n      - sockets:/run/palisade\n", "pins: has the sockets is true"},
 		{"no restart", "restart: always", "restart: \"no\"", "restarts always"},
 		{"a device", collector, collector + "    devices: [/dev/mem:/dev/mem]\n", "collector: devices"},
 		{"no group", `group_add: ["10000"]`, `group_add: ["0"]`, "in the sockets' group is false"},
@@ -177,6 +183,9 @@ func TestKubernetesMutationsAreReported(t *testing.T) {
 		{"a policy that lets out", "port: 8084}", "port: 22}", "uplink: network is open"},
 		{"more memory", "memory: 96Mi}", "memory: 1Gi}", "collector: memory"},
 		{"no limit", "            limits: {cpu: \"1\", memory: 96Mi}\n", "", "collector: memory is 0"},
+		{"all of the host's pins", "path: /sys/fs/bpf/palisade/kubernetes", "path: /sys/fs/bpf", "collector: other mounts"},
+		{"pins for another", "            - {name: correlator, mount", "            - {name: pins, mountPath: /sys/fs/bpf}\n            - {name: correlator, mount", "correlator: other mounts"},
+		{"pins that nobody hands over", "        - name: pins\n          image", "        - name: sleep\n          image", "containers are for"},
 		{"another path of the host", "path: /var/lib/palisade/enforcer", "path: /", "enforcer: other mounts"},
 		{"the runtime's socket", "            - {name: correlator, mountPath: /var/lib/palisade/correlator}\n", "            - {name: correlator, mountPath: /var/lib/palisade/correlator}\n            - {name: containerd, mountPath: /run/containerd/containerd.sock}\n", "correlator: other mounts"},
 		{"the host's accounts writable", "mountPath: /host/etc, readOnly: true", "mountPath: /host/etc", "gate: other mounts"},

@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/internal/privilege"
 )
 
 // Where Palisade pins: a directory of the host's BPF file system.
@@ -56,6 +60,58 @@ func removePins(path string) error {
 		return fmt.Errorf("unpin programs: %w", err)
 	}
 	return unmount()
+}
+
+// RemovePins takes the programs out of the kernel that a collector in a container pinned below this name, and returns the path if it
+// was there.
+func RemovePins(name string) (removed []string, err error) {
+	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
+		return nil, fmt.Errorf("--pins: %q is not a name of a directory in %s", name, pinsOfAll)
+	}
+	path := filepath.Join(pinsOfAll, name)
+	if _, err := os.Stat(path); err == nil {
+		removed = []string{path}
+	}
+	return removed, removePins(path)
+}
+
+// HandOverPins gives the collector's uid a directory that is mounted from a BPF file system and, until then, root's.
+func HandOverPins(path string) error {
+	table, err := privilege.Load()
+	if err != nil {
+		return err
+	}
+	collector, err := table.Row("collector")
+	if err != nil {
+		return err
+	}
+	// By a descriptor: what is looked at is what is handed over.
+	directory, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return handedOver(path, int(collector.UID), err)
+	}
+	defer directory.Close()
+	var at unix.Statfs_t
+	if err := unix.Fstatfs(int(directory.Fd()), &at); err != nil {
+		return fmt.Errorf("hand over pins: %s: %w", path, err)
+	}
+	if at.Type != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("hand over pins: %s is not in a BPF file system: mount one on the host (mount -t bpf bpf %s)", path, bpffs)
+	}
+	// Mode first: nobody but the owner may change it without CAP_FOWNER.
+	if err := errors.Join(directory.Chmod(0o700), directory.Chown(int(collector.UID), int(collector.UID))); err != nil {
+		return fmt.Errorf("hand over pins: %w", err)
+	}
+	return nil
+}
+
+// handedOver makes nothing of a directory that cannot be opened because it is the collector's already.
+func handedOver(path string, uid int, err error) error {
+	var now unix.Stat_t
+	if errors.Is(err, fs.ErrPermission) && unix.Lstat(path, &now) == nil && int(now.Uid) == uid {
+		return nil
+	}
+	return fmt.Errorf("hand over pins: %w", err)
 }
 
 func unmount() error {
