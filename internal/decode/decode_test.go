@@ -25,7 +25,7 @@ func fill(m protoreflect.Message, turn int) {
 		}
 		switch {
 		case f.IsMap():
-			m.Mutable(f).Map().Set(protoreflect.ValueOfString("key").MapKey(), protoreflect.ValueOfString("value"))
+			m.Mutable(f).Map().Set(scalar(f.MapKey(), i).MapKey(), scalar(f.MapValue(), i))
 		case f.IsList() && f.Message() != nil:
 			fill(m.Mutable(f).List().AppendMutable().Message(), turn)
 		case f.IsList():
