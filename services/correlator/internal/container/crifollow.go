@@ -37,7 +37,8 @@ func (c *criWatcher) follow(ctx context.Context) error {
 	defer func() { // the reader ends with the call
 		cancel()
 		if events.ended != nil {
-			<-events.ended
+			for range events.ended { // why it ends is known: we end it
+			}
 		}
 	}()
 	c.known, c.pods = map[string]criKnown{}, map[string]*runtimeapi.PodSandboxStatus{}
@@ -105,7 +106,10 @@ func rest(ctx context.Context, d time.Duration) bool {
 // open asks for events and reads them until the call ends.
 func (c *criWatcher) open(ctx context.Context) criEvents {
 	e := criEvents{opened: time.Now(), news: make(chan *runtimeapi.ContainerEventResponse), ended: make(chan error, 1)}
-	go func() { e.ended <- c.read(ctx, e.news) }()
+	go func() {
+		defer close(e.ended)
+		e.ended <- c.read(ctx, e.news)
+	}()
 	return e
 }
 

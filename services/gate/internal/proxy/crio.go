@@ -59,6 +59,7 @@ func parseCRIVersion(raw []byte) string {
 				name = string(value)
 			case runtimeVersionField:
 				version = string(value)
+			default:
 			}
 		}
 		raw = raw[n+size:]
