@@ -52,6 +52,7 @@ test-runtimes: setup build ## Run the tests of containers and pods against conta
 		containerd containerd-shim-runc-v2 ctr))
 	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" go test -race -count=1 -v -run 'TestRealC|TestB18' $(TESTFLAGS) \
 		./services/correlator/internal/container
+	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" go test -race -count=1 -v -run TestRealCRI $(TESTFLAGS) ./services/gate/internal/proxy
 	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -v -timeout=10m \
 		-run 'TestAttribution|TestCRI|TestFlow' $(TESTFLAGS) ./test/e2e
 
