@@ -64,6 +64,26 @@ func careful(raw []byte, at int) (tag, n uint64, from, behind int) {
 	return bounded(raw, tag, n, at+size+more)
 }
 
+// each hands over a message's fields; take returns false for one that it does not know. Those, and all from the first that is not
+// well-formed on, are the generated decoder's.
+func each(raw []byte, m Decodable, take func(tag, n uint64, from, behind int) (bool, error)) error {
+	for at := 0; at < len(raw); {
+		tag, n, from, behind := next(raw, at)
+		if tag == 0 {
+			return m.UnmarshalVT(raw[at:])
+		}
+		known, err := take(tag, n, from, behind)
+		if err == nil && !known {
+			err = m.UnmarshalVT(raw[at:behind])
+		}
+		if err != nil {
+			return err
+		}
+		at = behind
+	}
+	return nil
+}
+
 // count is how many fields with that tag raw has, as far as it is well-formed.
 func count(raw []byte, tag uint64) int {
 	found := 0
