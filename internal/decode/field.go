@@ -101,23 +101,24 @@ func count(raw []byte, tag uint64) int {
 }
 
 // recent are the messages of a type that were read last, by their bytes. Those of the next event are often the same.
-type recent[T any] struct {
+type recent[T any, M interface {
+	*T
+	Decodable
+}] struct {
 	raw   [4][]byte
-	made  [4]*T
+	made  [4]M
 	place int
 }
 
-// find is the message that these bytes made, nil if it is not there.
-func (r *recent[T]) find(raw []byte) *T {
-	for i := range r.raw {
-		if string(r.raw[i]) == string(raw) {
-			return r.made[i]
+// read is the message that these bytes make, or made before.
+func (r *recent[T, M]) read(raw []byte) (M, error) {
+	for i, m := range r.made {
+		if m != nil && string(r.raw[i]) == string(raw) {
+			return m, nil
 		}
 	}
-	return nil
-}
-
-func (r *recent[T]) keep(raw []byte, m *T) {
+	m := M(new(T))
 	r.place = (r.place + 1) % len(r.raw)
 	r.raw[r.place], r.made[r.place] = raw, m
+	return m, m.UnmarshalVT(raw)
 }

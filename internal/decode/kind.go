@@ -50,8 +50,11 @@ type (
 	}
 )
 
-// kind takes in what happened, of an event of which that is not known yet. Field is body with its tag.
+// kind takes in what happened. Field is body with its tag. What comes a second time adds to the first, and is the generated decoder's.
 func kind(tag uint64, field, body []byte, e *eventv1.Event) error {
+	if e.GetKind() != nil {
+		return e.UnmarshalVT(field)
+	}
 	switch tag {
 	case eventExec:
 		k := &executed{}
