@@ -48,7 +48,7 @@ func FuzzSegment(f *testing.F) {
 		}
 		b := newBench(t, directory, nil) // never refuses
 		for _, m := range b.List() {
-			if _, err := b.ask(Query{Workload: idOf(m).String()}); err != nil && idOf(m).Container != "" {
+			if _, err := b.ask(Query{Workload: identityOf(m).String()}); err != nil && identityOf(m).Container != "" {
 				t.Errorf("Read(%v) = %v", m, err)
 			}
 		}
@@ -63,8 +63,8 @@ func FuzzSegment(f *testing.F) {
 func FuzzEntries(f *testing.F) {
 	b := newBench(f, f.TempDir(), nil)
 	for _, entry := range []*correlatorv1.RecordedEntry{
-		{Kind: &correlatorv1.RecordedEntry_Slice{Slice: sliceOf(newRing(workload.Identity{}, container("c1"), b.cfg), "")}},
-		{Kind: &correlatorv1.RecordedEntry_Slice{Slice: sliceOf(newRing(workload.Identity{}, host, b.cfg), "incident")}},
+		{Kind: &correlatorv1.RecordedEntry_Slice{Slice: sliceOf(workload.Identity{}, brief(container("c1")), "")}},
+		{Kind: &correlatorv1.RecordedEntry_Slice{Slice: sliceOf(workload.Identity{}, brief(host), "incident")}},
 		{Kind: &correlatorv1.RecordedEntry_Missed{Missed: &correlatorv1.Missed{Events: 1 << 63, Reason: 99}}},
 		batchEntry(&collectorv1.StreamEventsResponse{Epoch: "rings", Events: []*eventv1.Event{b.open("/a"), b.exec("/b"), {}}}),
 		{},
@@ -101,7 +101,7 @@ func FuzzEntries(f *testing.F) {
 		b := newBench(t, directory, nil)
 		b.note(container("c9"), b.open("/a"))
 		for _, m := range b.List() {
-			_, _ = b.ask(Query{Workload: idOf(m).String(), Incident: entries[0].GetSlice().GetIncident()})
+			_, _ = b.ask(Query{Workload: identityOf(m).String(), Incident: entries[0].GetSlice().GetIncident()})
 		}
 		b.Pin(container("c9"), 1, finding(b.clock, entries[0].GetSlice().GetIncident(), findingv1.Priority_PRIORITY_CRITICAL))
 		b.pass(time.Minute)

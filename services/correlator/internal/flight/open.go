@@ -13,7 +13,6 @@ import (
 
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	"github.com/palisade-sec/palisade/internal/recording"
-	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
 )
 
 // Open returns a recorder over directory/events, which must be the caller's alone, with what is in it. It reads no event there: of
@@ -173,9 +172,4 @@ func (r *Recorder) adoptPin(slice *correlatorv1.Slice, s *segment) {
 	p.whose = slice.GetWorkload()
 	p.add(s)
 	p.done, p.want = s.last, s.last
-}
-
-// idOf is a workload's identity by what is recorded of it.
-func idOf(m *correlatorv1.RecordedWorkload) workload.Identity {
-	return workload.IdentityOf(m.GetWorkload(), m.GetCgroupId())
 }

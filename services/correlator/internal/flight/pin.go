@@ -122,7 +122,7 @@ func (r *Recorder) setAside(ctx context.Context) {
 	left := int64(0)
 	if p != nil {
 		segments = between(r.rings[p.id], from, until)
-		slice = &correlatorv1.Slice{Workload: p.whose, CgroupId: p.id.Cgroup, Incident: p.incident}
+		slice = sliceOf(p.id, p.whose, p.incident)
 		left = r.cfg.Incidents.Bytes - p.bytes
 	}
 	r.mu.Unlock()

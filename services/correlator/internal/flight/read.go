@@ -165,7 +165,7 @@ func choose(all map[workload.Identity]*correlatorv1.RecordedWorkload, name strin
 	}
 	for _, found := range fit {
 		if len(found) == 1 {
-			return idOf(found[0]), nil
+			return identityOf(found[0]), nil
 		}
 		if len(found) > 1 {
 			return workload.Identity{}, fmt.Errorf("workload %q: %w: %s", name, ErrSeveral, names(found))
@@ -179,7 +179,7 @@ func names(found []*correlatorv1.RecordedWorkload) string {
 	const some = 8
 	var ids []string
 	for _, m := range found {
-		ids = append(ids, idOf(m).String())
+		ids = append(ids, identityOf(m).String())
 	}
 	slices.Sort(ids)
 	if len(ids) > some {
@@ -200,7 +200,7 @@ func (r *Recorder) List() []*correlatorv1.RecordedWorkload {
 		if d := b.GetLast().AsTime().Compare(a.GetLast().AsTime()); d != 0 {
 			return d
 		}
-		return strings.Compare(idOf(a).String(), idOf(b).String())
+		return strings.Compare(identityOf(a).String(), identityOf(b).String())
 	})
 	return all
 }

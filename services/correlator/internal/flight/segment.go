@@ -15,6 +15,7 @@ import (
 
 	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
+	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/internal/recording"
 	"github.com/palisade-sec/palisade/services/correlator/internal/workload"
 )
@@ -179,12 +180,15 @@ func (s segment) read(visit func(*correlatorv1.RecordedEntry) bool) error {
 	return err
 }
 
-// sliceOf is a ring's first entry.
-func sliceOf(g *ring, incident string) *correlatorv1.Slice {
-	return &correlatorv1.Slice{Workload: g.whose, CgroupId: g.id.Cgroup, Incident: incident}
+// sliceOf is a file's first entry.
+func sliceOf(id workload.Identity, whose *findingv1.Workload, incident string) *correlatorv1.Slice {
+	return &correlatorv1.Slice{Workload: whose, CgroupId: id.Cgroup, Incident: incident}
 }
 
-// identityOf is whose a file is.
-func identityOf(slice *correlatorv1.Slice) workload.Identity {
-	return workload.IdentityOf(slice.GetWorkload(), slice.GetCgroupId())
+// identityOf is whose a file is, or what is recorded.
+func identityOf(m interface {
+	GetWorkload() *findingv1.Workload
+	GetCgroupId() uint64
+}) workload.Identity {
+	return workload.IdentityOf(m.GetWorkload(), m.GetCgroupId())
 }

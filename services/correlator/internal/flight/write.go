@@ -75,7 +75,7 @@ func (r *Recorder) flush(ctx context.Context) {
 	for _, g := range r.all() {
 		r.mu.Lock()
 		t, some := g.take()
-		slice := sliceOf(g, "")
+		slice := sliceOf(g.id, g.whose, "")
 		r.mu.Unlock()
 		if !some {
 			continue
