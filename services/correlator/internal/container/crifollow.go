@@ -172,3 +172,4 @@ func (c *criWatcher) ask() {
 
 func (c *criWatcher) news() <-chan workload.Update { return c.updates }
 func (c *criWatcher) state() *health               { return &c.health }
+func (c *criWatcher) namespace() string            { return crio }

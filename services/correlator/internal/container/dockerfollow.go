@@ -207,3 +207,4 @@ func (d *dockerWatcher) ask() {
 
 func (d *dockerWatcher) news() <-chan workload.Update { return d.updates }
 func (d *dockerWatcher) state() *health               { return &d.health }
+func (d *dockerWatcher) namespace() string            { return d.socket.Namespace }

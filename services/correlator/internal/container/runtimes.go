@@ -20,7 +20,9 @@ type Runtimes struct {
 	containerd *Watcher
 	others     []source
 	updates    chan workload.Update
-	claims     []map[workload.Ref]claim // by source: containerd, then the others; only Run's goroutine uses them
+	// claims are by source: containerd, then the others. Only Run's goroutine uses them and what is withheld.
+	claims   []map[workload.Ref]claim
+	withheld map[workload.Ref]withheld
 }
 
 // source follows one runtime.
@@ -30,6 +32,8 @@ type source interface {
 	news() <-chan workload.Update
 	ask()
 	state() *health
+	// namespace is the one that its containers are known by.
+	namespace() string
 }
 
 // claim is what one runtime says of a container.
@@ -54,7 +58,10 @@ func NewRuntimes(cfg Config, conn *grpc.ClientConn, sockets []Socket, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	r := &Runtimes{containerd: containerd, updates: make(chan workload.Update), claims: []map[workload.Ref]claim{{}}}
+	r := &Runtimes{
+		containerd: containerd, updates: make(chan workload.Update),
+		claims: []map[workload.Ref]claim{{}}, withheld: map[workload.Ref]withheld{},
+	}
 	for _, socket := range sockets {
 		r.others = append(r.others, newDockerWatcher(cfg, socket, log))
 	}
@@ -149,17 +156,24 @@ func (r *Runtimes) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-r.due(time.Now()):
+			r.tell(ctx, r.overdue(time.Now()))
 		case t := <-in:
 			u := r.merge(t.source, t.update, time.Now())
-			if len(u.Running)+len(u.Gone) == 0 {
-				continue
-			}
-			select {
-			case r.updates <- u:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+			r.tell(ctx, r.beforeGone(u.Gone))
+			r.tell(ctx, u)
 		}
+	}
+}
+
+// tell passes an update on, unless it says nothing or ctx ends.
+func (r *Runtimes) tell(ctx context.Context, u workload.Update) {
+	if len(u.Running)+len(u.Gone) == 0 {
+		return
+	}
+	select {
+	case r.updates <- u:
+	case <-ctx.Done():
 	}
 }
 
@@ -196,7 +210,11 @@ func (r *Runtimes) merge(source int, u workload.Update, now time.Time) workload.
 			c.workload = mine[t.Ref].workload
 		}
 		mine[t.Ref] = c
+		if source == 0 && r.withhold(t, now) {
+			continue
+		}
 		if pid := r.pid(t.Ref); pid != 0 {
+			delete(r.withheld, t.Ref)
 			out.Running = append(out.Running, workload.Task{Ref: t.Ref, PID: pid, Workload: r.description(t.Ref)})
 		}
 	}
