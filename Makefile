@@ -39,7 +39,7 @@ test: setup test-tools build vet ## Run every test, as root, against the real ke
 	@for module in $(modules); do (cd $$module && GOWORK=off go build ./...); done
 	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on $(TESTFLAGS) $$(go list work | grep -vE '/test/e2e|/services/collector')
 	$(SUDO) env "PATH=$$PATH" go test -race -shuffle=on -p=1 -timeout=20m $(TESTFLAGS) ./services/collector/...
-	$(SUDO) env "PATH=$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -p=1 -timeout=10m $(TESTFLAGS) ./test/e2e/...
+	$(SUDO) env "PATH=$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -p=1 -timeout=15m $(TESTFLAGS) ./test/e2e/...
 
 .PHONY: test-full
 test-full: setup ## Run the collector's tests with the whole of every count: 200 000 opens, 20 kills, 10 000 tries (ten minutes)
@@ -50,7 +50,9 @@ test-runtimes: setup build ## Run the tests of containers and pods against conta
 	@mkdir -p bin/runtimes
 	cd bin/runtimes && GOWORK=off CGO_ENABLED=0 GOBIN=$(CURDIR)/bin/runtimes go install $(addprefix github.com/containerd/containerd/v2/cmd/,$(addsuffix @$(containerd2),\
 		containerd containerd-shim-runc-v2 ctr))
-	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" go test -race -count=1 -v -run 'TestRealContainerd|TestB18' $(TESTFLAGS) ./services/correlator/internal/container
+	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" go test -race -count=1 -v -run 'TestRealC|TestB18' $(TESTFLAGS) \
+		./services/correlator/internal/container
+	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" go test -race -count=1 -v -run TestRealCRI $(TESTFLAGS) ./services/gate/internal/proxy
 	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -v -timeout=10m \
 		-run 'TestAttribution|TestCRI|TestFlow' $(TESTFLAGS) ./test/e2e
 

@@ -3,6 +3,11 @@ package containerdtest
 import (
 	"fmt"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/palisade-sec/palisade/internal/ociimage"
 )
@@ -41,4 +46,27 @@ func StartCRI(t *testing.T) (d *Daemon, digest string) {
 	})
 	d.image(t, criNamespace, ociimage.Config{Name: pauseImage, Command: []string{"/bin/sleep", "100000"}})
 	return d, d.image(t, criNamespace, ociimage.Config{Name: ImageName})
+}
+
+// Pulled names StartCRI's image by its digest, too, as the CRI does when it pulls one from a registry, and returns when the CRI knows.
+func (d *Daemon) Pulled(t *testing.T, digest string) {
+	t.Helper()
+	if out, err := d.ctr(criNamespace, "images", "tag", ImageName, repository+"@"+digest); err != nil {
+		t.Fatalf("tag %s: %v: %s", ImageName, err, out)
+	}
+	conn, err := grpc.NewClient("unix://"+d.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	images := runtimeapi.NewImageServiceClient(conn)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		answer, err := images.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: ImageName}})
+		if len(answer.GetImage().GetRepoDigests()) > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the CRI does not know %s by its digest: %v, %v", ImageName, answer, err)
+		}
+	}
 }

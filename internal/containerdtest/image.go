@@ -16,7 +16,9 @@ import (
 )
 
 // ImageName is the image that Image imports.
-const ImageName = "registry.example/palisade/busybox:1"
+const ImageName = repository + ":1"
+
+const repository = "registry.example/palisade/busybox"
 
 // Image imports an image with a shell and the usual tools, and returns its digest as containerd tells it. It skips the
 // test if the machine has no static busybox.

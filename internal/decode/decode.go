@@ -35,46 +35,24 @@ const (
 )
 
 func entry(raw []byte, m *correlatorv1.RecordedEntry) error {
-	for at := 0; at < len(raw); {
-		tag, _, from, behind := next(raw, at)
-		var err error
-		switch {
-		case tag == 0:
-			return m.UnmarshalVT(raw[at:])
-		case tag == entryBatch && m.GetKind() == nil:
-			recorded := &correlatorv1.RecordedBatch{}
-			m.Kind = &correlatorv1.RecordedEntry_Batch{Batch: recorded}
-			err = recording(raw[from:behind], recorded)
-		default:
-			err = m.UnmarshalVT(raw[at:behind])
+	return each(raw, m, func(tag, _ uint64, from, behind int) (bool, error) {
+		if tag != entryBatch || m.GetKind() != nil {
+			return false, nil
 		}
-		if err != nil {
-			return err
-		}
-		at = behind
-	}
-	return nil
+		recorded := &correlatorv1.RecordedBatch{}
+		m.Kind = &correlatorv1.RecordedEntry_Batch{Batch: recorded}
+		return true, recording(raw[from:behind], recorded)
+	})
 }
 
 func recording(raw []byte, m *correlatorv1.RecordedBatch) error {
-	for at := 0; at < len(raw); {
-		tag, _, from, behind := next(raw, at)
-		var err error
-		switch {
-		case tag == 0:
-			return m.UnmarshalVT(raw[at:])
-		case tag == recordedBatch && m.GetBatch() == nil:
-			m.Batch = &collectorv1.StreamEventsResponse{}
-			err = batch(raw[from:behind], m.GetBatch())
-		default:
-			err = m.UnmarshalVT(raw[at:behind])
+	return each(raw, m, func(tag, _ uint64, from, behind int) (bool, error) {
+		if tag != recordedBatch || m.GetBatch() != nil {
+			return false, nil
 		}
-		if err != nil {
-			return err
-		}
-		at = behind
-	}
-	return nil
+		m.Batch = &collectorv1.StreamEventsResponse{}
+		return true, batch(raw[from:behind], m.GetBatch())
+	})
 }
 
 func batch(raw []byte, m *collectorv1.StreamEventsResponse) error {
@@ -82,23 +60,12 @@ func batch(raw []byte, m *collectorv1.StreamEventsResponse) error {
 		m.Events = make([]*eventv1.Event, 0, n)
 	}
 	var d decoder
-	for at := 0; at < len(raw); {
-		tag, _, from, behind := next(raw, at)
-		switch tag {
-		case 0:
-			return m.UnmarshalVT(raw[at:])
-		case batchEvents:
-			w := &whole{}
-			m.Events = append(m.Events, &w.event)
-			if err := d.event(raw[from:behind], w); err != nil {
-				return err
-			}
-		default:
-			if err := m.UnmarshalVT(raw[at:behind]); err != nil {
-				return err
-			}
+	return each(raw, m, func(tag, _ uint64, from, behind int) (bool, error) {
+		if tag != batchEvents {
+			return false, nil
 		}
-		at = behind
-	}
-	return nil
+		w := &whole{}
+		m.Events = append(m.Events, &w.event)
+		return true, d.event(raw[from:behind], w)
+	})
 }

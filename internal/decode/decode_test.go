@@ -2,6 +2,7 @@ package decode_test
 
 import (
 	"bytes"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -25,7 +26,7 @@ func fill(m protoreflect.Message, turn int) {
 		}
 		switch {
 		case f.IsMap():
-			m.Mutable(f).Map().Set(protoreflect.ValueOfString("key").MapKey(), protoreflect.ValueOfString("value"))
+			m.Mutable(f).Map().Set(scalar(f.MapKey(), i).MapKey(), scalar(f.MapValue(), i))
 		case f.IsList() && f.Message() != nil:
 			fill(m.Mutable(f).List().AppendMutable().Message(), turn)
 		case f.IsList():
@@ -141,6 +142,30 @@ func TestMessageAddsToItsOwnOnly(t *testing.T) {
 		}
 		if !slices.Equal(uids, []uint32{1, 2, 1}) {
 			t.Errorf("uids = %v, want 1 2 1", uids)
+		}
+	}
+}
+
+// What comes again and again must not have what the event shares copied each time: a message is at most some MiB, the copies were not.
+func TestMessageCopiesWhatIsSharedOnce(t *testing.T) {
+	const times = 1000
+	shared := protowire.AppendBytes(protowire.AppendTag(nil, 4000, protowire.BytesType), make([]byte, 64<<10)) // not known, and kept
+	credentials := protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), shared)
+	for name, again := range map[string][]byte{
+		"unknown": protowire.AppendVarint(protowire.AppendTag(nil, 4001, protowire.VarintType), 1),
+		"kind":    protowire.AppendBytes(protowire.AppendTag(nil, 22, protowire.BytesType), nil),
+		"shared":  protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), nil),
+	} {
+		event := slices.Concat(credentials, protowire.AppendBytes(protowire.AppendTag(nil, 22, protowire.BytesType), nil), bytes.Repeat(again, times))
+		raw := protowire.AppendBytes(protowire.AppendTag(nil, 4, protowire.BytesType), event)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := decode.Message(raw, &collectorv1.StreamEventsResponse{}); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 16*uint64(len(raw)) {
+			t.Errorf("%s, %d times: %d bytes allocated for a message of %d", name, times, allocated, len(raw))
 		}
 	}
 }

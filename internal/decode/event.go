@@ -47,8 +47,8 @@ type whole struct {
 // decoder is for the events of a batch.
 type decoder struct {
 	comm        string
-	namespaces  recent[eventv1.Namespaces]
-	credentials recent[eventv1.Credentials]
+	namespaces  recent[eventv1.Namespaces, *eventv1.Namespaces]
+	credentials recent[eventv1.Credentials, *eventv1.Credentials]
 }
 
 // event reads one. Numbers are cut to their fields' sizes, as the generated decoder does.
@@ -59,8 +59,7 @@ func (d *decoder) event(raw []byte, w *whole) error { //nolint:funlen // one lin
 		var err error
 		switch tag {
 		case 0:
-			apart(e)
-			return e.UnmarshalVT(raw[at:])
+			return alone(raw[at:], e)
 		case eventSequence:
 			e.Sequence = n
 		case eventBoottime:
@@ -93,8 +92,18 @@ func (d *decoder) event(raw []byte, w *whole) error { //nolint:funlen // one lin
 			e.Position = n
 		case eventWorkload:
 			e.WorkloadCgroupId = n
+		case eventNamespaces:
+			if e.GetNamespaces() != nil {
+				return alone(raw[at:], e)
+			}
+			e.Namespaces, err = d.namespaces.read(raw[from:behind])
+		case eventCredentials:
+			if e.GetCredentials() != nil {
+				return alone(raw[at:], e)
+			}
+			e.Credentials, err = d.credentials.read(raw[from:behind])
 		default:
-			err = d.shared(tag, raw[at:behind], raw[from:behind], e)
+			err = kind(tag, raw[at:behind], raw[from:behind], e)
 		}
 		if err != nil {
 			return err
@@ -112,38 +121,16 @@ func (d *decoder) name(raw []byte) string {
 	return d.comm
 }
 
-// shared takes in what an event may have in common with others, and what happened. Field is body with its tag.
-func (d *decoder) shared(tag uint64, field, body []byte, e *eventv1.Event) error {
-	switch {
-	case tag == eventNamespaces && e.GetNamespaces() == nil:
-		if e.Namespaces = d.namespaces.find(body); e.GetNamespaces() == nil {
-			e.Namespaces = &eventv1.Namespaces{}
-			d.namespaces.keep(body, e.GetNamespaces())
-			return e.GetNamespaces().UnmarshalVT(body)
-		}
-		return nil
-	case tag == eventCredentials && e.GetCredentials() == nil:
-		if e.Credentials = d.credentials.find(body); e.GetCredentials() == nil {
-			e.Credentials = &eventv1.Credentials{}
-			d.credentials.keep(body, e.GetCredentials())
-			return e.GetCredentials().UnmarshalVT(body)
-		}
-		return nil
-	case e.GetKind() == nil && tag != eventNamespaces && tag != eventCredentials:
-		return kind(tag, field, body, e)
-	}
-	apart(e)
-	return e.UnmarshalVT(field)
-}
-
-// apart gives an event its own of what it shares, before the generated decoder may add to it.
-func apart(e *eventv1.Event) {
+// alone reads the rest of an event with the generated decoder, which may add to what is there: the event first gets its own of what it
+// shares.
+func alone(rest []byte, e *eventv1.Event) error {
 	if e.GetNamespaces() != nil {
 		e.Namespaces = proto.CloneOf(e.GetNamespaces())
 	}
 	if e.GetCredentials() != nil {
 		e.Credentials = proto.CloneOf(e.GetCredentials())
 	}
+	return e.UnmarshalVT(rest)
 }
 
 // Fields of a time, and of a process's key.

@@ -64,6 +64,26 @@ func careful(raw []byte, at int) (tag, n uint64, from, behind int) {
 	return bounded(raw, tag, n, at+size+more)
 }
 
+// each hands over a message's fields; take returns false for one that it does not know. Those, and all from the first that is not
+// well-formed on, are the generated decoder's.
+func each(raw []byte, m Decodable, take func(tag, n uint64, from, behind int) (bool, error)) error {
+	for at := 0; at < len(raw); {
+		tag, n, from, behind := next(raw, at)
+		if tag == 0 {
+			return m.UnmarshalVT(raw[at:])
+		}
+		known, err := take(tag, n, from, behind)
+		if err == nil && !known {
+			err = m.UnmarshalVT(raw[at:behind])
+		}
+		if err != nil {
+			return err
+		}
+		at = behind
+	}
+	return nil
+}
+
 // count is how many fields with that tag raw has, as far as it is well-formed.
 func count(raw []byte, tag uint64) int {
 	found := 0
@@ -81,23 +101,24 @@ func count(raw []byte, tag uint64) int {
 }
 
 // recent are the messages of a type that were read last, by their bytes. Those of the next event are often the same.
-type recent[T any] struct {
+type recent[T any, M interface {
+	*T
+	Decodable
+}] struct {
 	raw   [4][]byte
-	made  [4]*T
+	made  [4]M
 	place int
 }
 
-// find is the message that these bytes made, nil if it is not there.
-func (r *recent[T]) find(raw []byte) *T {
-	for i := range r.raw {
-		if string(r.raw[i]) == string(raw) {
-			return r.made[i]
+// read is the message that these bytes make, or made before.
+func (r *recent[T, M]) read(raw []byte) (M, error) {
+	for i, m := range r.made {
+		if m != nil && string(r.raw[i]) == string(raw) {
+			return m, nil
 		}
 	}
-	return nil
-}
-
-func (r *recent[T]) keep(raw []byte, m *T) {
+	m := M(new(T))
 	r.place = (r.place + 1) % len(r.raw)
 	r.raw[r.place], r.made[r.place] = raw, m
+	return m, m.UnmarshalVT(raw)
 }

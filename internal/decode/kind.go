@@ -50,8 +50,11 @@ type (
 	}
 )
 
-// kind takes in what happened, of an event of which that is not known yet. Field is body with its tag.
+// kind takes in what happened. Field is body with its tag. What comes a second time adds to the first, and is the generated decoder's.
 func kind(tag uint64, field, body []byte, e *eventv1.Event) error {
+	if e.GetKind() != nil {
+		return e.UnmarshalVT(field)
+	}
 	switch tag {
 	case eventExec:
 		k := &executed{}
@@ -120,15 +123,11 @@ func program(raw []byte, m *eventv1.Exec, exe *eventv1.File) error {
 	if n := count(raw, execArgv); n > 0 {
 		m.Argv = make([]string, 0, n)
 	}
-	for at := 0; at < len(raw); {
-		tag, _, from, behind := next(raw, at)
-		var err error
+	return each(raw, m, func(tag, _ uint64, from, behind int) (bool, error) {
 		switch tag {
-		case 0:
-			return m.UnmarshalVT(raw[at:])
 		case execExe:
 			m.Exe = exe
-			err = file(raw[from:behind], text[from:behind], exe)
+			return true, file(raw[from:behind], text[from:behind], exe)
 		case execArgv:
 			m.Argv = append(m.Argv, text[from:behind])
 		case execCwd:
@@ -137,157 +136,97 @@ func program(raw []byte, m *eventv1.Exec, exe *eventv1.File) error {
 			if m.Script == nil {
 				m.Script = &eventv1.File{}
 			}
-			err = file(raw[from:behind], text[from:behind], m.GetScript())
+			return true, file(raw[from:behind], text[from:behind], m.GetScript())
 		case execInterpreter:
 			m.Interpreter = text[from:behind]
 		default:
-			err = m.UnmarshalVT(raw[at:behind])
+			return false, nil
 		}
-		if err != nil {
-			return err
-		}
-		at = behind
-	}
-	return nil
+		return true, nil
+	})
 }
 
 func fork(raw []byte, k *forked) error {
-	for at := 0; at < len(raw); {
-		tag, n, from, behind := next(raw, at)
-		var err error
+	return each(raw, &k.what, func(tag, n uint64, from, behind int) (bool, error) {
 		switch tag {
-		case 0:
-			return k.what.UnmarshalVT(raw[at:])
 		case forkChild:
 			k.what.Child = &k.child
-			err = key(raw[from:behind], &k.child)
+			return true, key(raw[from:behind], &k.child)
 		case forkCgroup:
 			k.what.ChildCgroupId = n
-		default:
-			err = k.what.UnmarshalVT(raw[at:behind])
+			return true, nil
 		}
-		if err != nil {
-			return err
-		}
-		at = behind
-	}
-	return nil
+		return false, nil
+	})
 }
 
 func open(raw []byte, k *opened) error {
-	for at := 0; at < len(raw); {
-		tag, n, from, behind := next(raw, at)
-		var err error
+	return each(raw, &k.what, func(tag, n uint64, from, behind int) (bool, error) {
 		switch tag {
-		case 0:
-			return k.what.UnmarshalVT(raw[at:])
 		case openFile:
 			k.what.File = &k.file
-			err = file(raw[from:behind], "", &k.file)
+			return true, file(raw[from:behind], "", &k.file)
 		case openFlags:
 			k.what.Flags = uint32(n) //nolint:gosec // cut to the field's size, as the generated decoder does
-		default:
-			err = k.what.UnmarshalVT(raw[at:behind])
+			return true, nil
 		}
-		if err != nil {
-			return err
-		}
-		at = behind
-	}
-	return nil
+		return false, nil
+	})
 }
 
 func change(raw []byte, k *changed) error {
-	for at := 0; at < len(raw); {
-		tag, n, from, behind := next(raw, at)
-		var err error
+	return each(raw, &k.what, func(tag, n uint64, from, behind int) (bool, error) {
 		switch tag {
-		case 0:
-			return k.what.UnmarshalVT(raw[at:])
 		case changeOperation:
 			k.what.Operation = eventv1.FileOperation(n) //nolint:gosec // as above
+			return true, nil
 		case changeFile:
 			k.what.File = &k.file
-			err = file(raw[from:behind], "", &k.file)
-		default:
-			err = k.what.UnmarshalVT(raw[at:behind])
+			return true, file(raw[from:behind], "", &k.file)
 		}
-		if err != nil {
-			return err
-		}
-		at = behind
-	}
-	return nil
+		return false, nil
+	})
 }
 
 func memory(raw []byte, k *mapped) error {
-	for at := 0; at < len(raw); {
-		tag, n, from, behind := next(raw, at)
-		var err error
+	return each(raw, &k.what, func(tag, n uint64, from, behind int) (bool, error) {
 		switch tag {
-		case 0:
-			return k.what.UnmarshalVT(raw[at:])
 		case memoryOperation:
 			k.what.Operation = eventv1.MemoryOperation(n) //nolint:gosec // as above
+			return true, nil
 		case memoryFile:
 			k.what.File = &k.file
-			err = file(raw[from:behind], "", &k.file)
+			return true, file(raw[from:behind], "", &k.file)
 		case memoryFlags:
 			k.what.Flags = uint32(n) //nolint:gosec // as above
-		default:
-			err = k.what.UnmarshalVT(raw[at:behind])
+			return true, nil
 		}
-		if err != nil {
-			return err
-		}
-		at = behind
-	}
-	return nil
+		return false, nil
+	})
 }
 
 func connect(raw []byte, k *connected) error {
-	for at := 0; at < len(raw); {
-		tag, _, from, behind := next(raw, at)
-		var err error
+	return each(raw, &k.what, func(tag, _ uint64, from, behind int) (bool, error) {
 		switch tag {
-		case 0:
-			return k.what.UnmarshalVT(raw[at:])
 		case connectLocal:
 			k.what.Local = &k.local
-			err = k.local.UnmarshalVT(raw[from:behind])
+			return true, k.local.UnmarshalVT(raw[from:behind])
 		case connectRemote:
 			k.what.Remote = &k.remote
-			err = k.remote.UnmarshalVT(raw[from:behind])
-		default:
-			err = k.what.UnmarshalVT(raw[at:behind])
+			return true, k.remote.UnmarshalVT(raw[from:behind])
 		}
-		if err != nil {
-			return err
-		}
-		at = behind
-	}
-	return nil
+		return false, nil
+	})
 }
 
 func socket(raw []byte, k *used) error {
-	for at := 0; at < len(raw); {
-		tag, _, from, behind := next(raw, at)
-		var err error
-		switch tag {
-		case 0:
-			return k.what.UnmarshalVT(raw[at:])
-		case socketAddress:
-			k.what.Address = &k.address
-			err = k.address.UnmarshalVT(raw[from:behind])
-		default:
-			err = k.what.UnmarshalVT(raw[at:behind])
+	return each(raw, &k.what, func(tag, _ uint64, from, behind int) (bool, error) {
+		if tag != socketAddress {
+			return false, nil
 		}
-		if err != nil {
-			return err
-		}
-		at = behind
-	}
-	return nil
+		k.what.Address = &k.address
+		return true, k.address.UnmarshalVT(raw[from:behind])
+	})
 }
 
 // Fields of a file.
@@ -302,11 +241,8 @@ const (
 
 // file reads one. Text is raw as a string that the path is to be a part of; if it is empty, the path is a string of its own.
 func file(raw []byte, text string, m *eventv1.File) error {
-	for at := 0; at < len(raw); {
-		tag, n, from, behind := next(raw, at)
+	return each(raw, m, func(tag, n uint64, from, behind int) (bool, error) {
 		switch tag {
-		case 0:
-			return m.UnmarshalVT(raw[at:])
 		case filePath:
 			if text == "" {
 				m.Path = string(raw[from:behind])
@@ -324,11 +260,8 @@ func file(raw []byte, text string, m *eventv1.File) error {
 		case fileUpperLayer:
 			m.UpperLayer = n != 0
 		default:
-			if err := m.UnmarshalVT(raw[at:behind]); err != nil {
-				return err
-			}
+			return false, nil
 		}
-		at = behind
-	}
-	return nil
+		return true, nil
+	})
 }

@@ -29,24 +29,64 @@ type Reader struct {
 
 // NewReader reads the file's header. The error wraps ErrFormat if it is not a recording.
 func NewReader(in io.Reader) (*Reader, error) {
-	head := make([]byte, headerSize)
-	if n, err := io.ReadFull(in, head); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("%w: only %d bytes", ErrFormat, n)
-		}
-		return nil, fmt.Errorf("read recording: %w", err)
-	}
-	if string(head[:len(magic)]) != magic {
-		return nil, fmt.Errorf("read recording: %w: it does not begin like one", ErrFormat)
-	}
-	if want := header(Version); string(head) != string(want) {
-		return nil, fmt.Errorf("read recording: %w: another version, or a damaged header", ErrFormat)
+	if err := readHeader(in); err != nil {
+		return nil, err
 	}
 	unzip, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxBlock), zstd.WithDecodeAllCapLimit(true))
 	if err != nil {
 		return nil, fmt.Errorf("make decompressor: %w", err)
 	}
 	return &Reader{in: in, unzip: unzip, offset: int64(headerSize)}, nil
+}
+
+func readHeader(in io.Reader) error {
+	head := make([]byte, headerSize)
+	if n, err := io.ReadFull(in, head); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("%w: only %d bytes", ErrFormat, n)
+		}
+		return fmt.Errorf("read recording: %w", err)
+	}
+	if string(head[:len(magic)]) != magic {
+		return fmt.Errorf("read recording: %w: it does not begin like one", ErrFormat)
+	}
+	if want := header(Version); string(head) != string(want) {
+		return fmt.Errorf("read recording: %w: another version, or a damaged header", ErrFormat)
+	}
+	return nil
+}
+
+// Check reads a file's checksums and unpacks nothing: good is how many of its bytes are whole blocks. The error is nil if the file was
+// finished, and else as NewReader's or Next's.
+func Check(in io.Reader) (good int64, err error) {
+	if err := readHeader(in); err != nil {
+		return 0, err
+	}
+	r := &Reader{in: in, offset: int64(headerSize)}
+	for {
+		h, err := r.nextStored()
+		switch {
+		case errors.Is(err, io.EOF):
+			return r.offset + int64(blockHeaderSize), nil
+		case err != nil:
+			return r.offset, err
+		}
+		r.entries += uint64(h.entries)
+		r.pass()
+	}
+}
+
+// Finished says whether a file of that size has its end. What is before it is not looked at.
+func Finished(file io.ReaderAt, size int64) bool {
+	tail := make([]byte, blockHeaderSize)
+	if size < int64(headerSize+blockHeaderSize) {
+		return false
+	}
+	if _, err := file.ReadAt(tail, size-int64(blockHeaderSize)); err != nil {
+		return false
+	}
+	h, err := parseBlockHeader(tail)
+	return err == nil && string(h.mark[:]) == endMark && h.stored == 0 && h.sum == h.sumOf(nil)
 }
 
 // Close lets go of the reader's memory.
@@ -101,42 +141,59 @@ func (r *Reader) damaged(err error) error {
 
 // nextBlock unpacks one, or returns why there is none.
 func (r *Reader) nextBlock() error {
-	damage := func(err error) error {
-		return &DamageError{Offset: r.offset, Block: r.blocks + 1, Entries: r.entries, Err: err}
-	}
-	head := make([]byte, blockHeaderSize)
-	if _, err := io.ReadFull(r.in, head); err != nil {
-		return damage(cut(err))
-	}
-	h, err := parseBlockHeader(head)
+	h, err := r.nextStored()
 	if err != nil {
-		return damage(err)
-	}
-	if r.stored, err = readStored(r.in, r.stored, int(h.stored)); err != nil {
-		return damage(cut(err))
-	}
-	if h.sum != h.sumOf(r.stored) {
-		return damage(fmt.Errorf("%w: its checksum is wrong", ErrCorrupt))
-	}
-	if string(h.mark[:]) == endMark {
-		return r.end(h, damage)
+		return err
 	}
 	if r.block, err = r.unpack(h); err != nil {
-		return damage(err)
+		return r.damage(err)
 	}
 	r.raw, r.left = r.block, h.entries
-	r.offset += int64(blockHeaderSize) + int64(len(r.stored))
-	r.blocks++
+	r.pass()
 	return nil
 }
 
+// nextStored reads one as it is stored, whose checksum is right, or returns why there is none: io.EOF at the end of a file that was
+// finished.
+func (r *Reader) nextStored() (blockHeader, error) {
+	head := make([]byte, blockHeaderSize)
+	if _, err := io.ReadFull(r.in, head); err != nil {
+		return blockHeader{}, r.damage(cut(err))
+	}
+	h, err := parseBlockHeader(head)
+	if err != nil {
+		return h, r.damage(err)
+	}
+	if r.stored, err = readStored(r.in, r.stored, int(h.stored)); err != nil {
+		return h, r.damage(cut(err))
+	}
+	if h.sum != h.sumOf(r.stored) {
+		return h, r.damage(fmt.Errorf("%w: its checksum is wrong", ErrCorrupt))
+	}
+	if string(h.mark[:]) == endMark {
+		return h, r.end(h)
+	}
+	return h, nil
+}
+
+// pass goes behind the block that was read.
+func (r *Reader) pass() {
+	r.offset += int64(blockHeaderSize) + int64(len(r.stored))
+	r.blocks++
+}
+
+// damage is an error in the block that comes next.
+func (r *Reader) damage(err error) error {
+	return &DamageError{Offset: r.offset, Block: r.blocks + 1, Entries: r.entries, Err: err}
+}
+
 // end compares what was read with what the writer counted.
-func (r *Reader) end(h blockHeader, damage func(error) error) error {
+func (r *Reader) end(h blockHeader) error {
 	if h.entries != uint32(r.entries) { //nolint:gosec // compared in 32 bits, as it was written
-		return damage(fmt.Errorf("%w: its end counts %d entries", ErrCorrupt, h.entries))
+		return r.damage(fmt.Errorf("%w: its end counts %d entries", ErrCorrupt, h.entries))
 	}
 	if n, _ := io.ReadFull(r.in, make([]byte, 1)); n > 0 {
-		return damage(fmt.Errorf("%w: it goes on behind its end", ErrCorrupt))
+		return r.damage(fmt.Errorf("%w: it goes on behind its end", ErrCorrupt))
 	}
 	return io.EOF
 }

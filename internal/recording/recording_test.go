@@ -160,6 +160,57 @@ func TestAChangedByteIsNoticed(t *testing.T) {
 	}
 }
 
+// Check and Finished say of every file what reading it says.
+func TestCheckSaysWhatReadingSays(t *testing.T) {
+	whole := file(t, 11)
+	for length := range len(whole) + 1 {
+		raw := whole[:length]
+		entries, want := read(t, raw)
+		good, err := recording.Check(bytes.NewReader(raw))
+		if finished := errors.Is(want, io.EOF); finished != (err == nil) || finished != recording.Finished(bytes.NewReader(raw), int64(length)) {
+			t.Errorf("%d bytes: Check() = %v, Finished() = %t, want as %v", length, err, !finished, want)
+		}
+		if again, _ := read(t, raw[:good]); len(again) != len(entries) {
+			t.Errorf("%d bytes: the first %d have %d entries, want all %d", length, good, len(again), len(entries))
+		}
+	}
+	for at := range whole {
+		changed := bytes.Clone(whole)
+		changed[at] ^= 0x55
+		if _, err := recording.Check(bytes.NewReader(changed)); err == nil {
+			t.Errorf("byte %d of %d is changed: Check() = nil, want an error", at, len(whole))
+		}
+	}
+}
+
+func TestWritersShareACompressor(t *testing.T) {
+	compressor, err := recording.NewCompressor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var outs [3]bytes.Buffer
+	var writers [3]*recording.Writer
+	for i := range writers {
+		if writers[i], err = compressor.NewWriter(&outs[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 30 {
+		if err := errors.Join(writers[n%3].Write(entry(n)), writers[n%3].Flush()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, w := range writers {
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := read(t, outs[i].Bytes())
+		if !errors.Is(err, io.EOF) || len(got) != 10 || !proto.Equal(got[9], entry(27+i)) {
+			t.Errorf("writer %d: read %d entries and %v, want 10 and EOF", i, len(got), err)
+		}
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	whole := file(f, 11)
 	f.Add(whole)
@@ -170,6 +221,9 @@ func FuzzRead(f *testing.F) {
 		if len(raw) > 1<<20 {
 			return
 		}
-		_, _ = read(t, raw) // ends, and takes no more memory than a block
+		_, err := read(t, raw) // ends, and takes no more memory than a block
+		if good, checked := recording.Check(bytes.NewReader(raw)); good > int64(len(raw)) || errors.Is(err, io.EOF) && checked != nil {
+			t.Errorf("Check() = %d, %v of %d bytes that are read to %v", good, checked, len(raw), err)
+		}
 	})
 }

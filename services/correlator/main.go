@@ -4,9 +4,9 @@
 // # Privileges
 //
 // Runs as uid 10002 without capabilities, network or child processes. Reads rule files, writes how far
-// events were seen and what images were learned to do in its state directory; speaks to
+// events were seen, what images were learned to do and each workload's last events in its state directory; speaks to
 // collector, gate, enforcer and uplink over their unix sockets, each of which it refuses unless that process's uid
-// serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events, what the gate reads of the host's accounts, and containerd's
+// serves it. Serves /run/palisade/correlator.sock to the operator. Trusts the collector's events, what the gate reads of the host's accounts, and the runtimes'
 // word on which pid is a container's; nothing that comes out of a container, names and arguments included, is more
 // than text to it.
 package main
@@ -27,6 +27,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/amendment"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/flight"
 	"github.com/palisade-sec/palisade/services/correlator/internal/model"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/reload"
@@ -42,7 +43,7 @@ const grace = 5 * time.Second
 // settings is the configuration file.
 type settings struct {
 	Sockets rpc.Sockets `yaml:"sockets"`
-	// StateDirectory keeps how far events were seen.
+	// StateDirectory keeps how far events were seen, models, and the flight recorder's files.
 	StateDirectory string `yaml:"state_directory"`
 	// Rules are files, or directories of *.yaml files, read after the built-in pack.
 	Rules      []string                 `yaml:"rules"`
@@ -56,6 +57,8 @@ type settings struct {
 	Uplink     delivery.UplinkConfig    `yaml:"uplink"`
 	Reload     reload.Config            `yaml:"reload"`
 	Models     model.Config             `yaml:"models"`
+	// Recorder keeps the last minutes of each workload on disk.
+	Recorder flight.Config `yaml:"recorder"`
 	// Accounts are the host's users and groups, which the gate tells.
 	Accounts account.Config `yaml:"accounts"`
 }
@@ -67,7 +70,7 @@ func (s settings) Validate() error {
 		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
 	}
 	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Amendments.Validate(), s.Gate.Validate(),
-		s.Enforcer.Validate(), s.Uplink.Validate(), s.Reload.Validate(), s.Models.Validate(), s.Accounts.Validate())
+		s.Enforcer.Validate(), s.Uplink.Validate(), s.Reload.Validate(), s.Models.Validate(), s.Accounts.Validate(), s.Recorder.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -81,7 +84,7 @@ func defaultSettings() (settings, error) {
 		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
 		Repeats: repeat.DefaultConfig(), Amendments: amendment.DefaultConfig(), Gate: container.DefaultConfig(),
 		Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
-		Reload: reload.DefaultConfig(), Models: model.DefaultConfig(), Accounts: account.DefaultConfig(),
+		Reload: reload.DefaultConfig(), Models: model.DefaultConfig(), Recorder: flight.DefaultConfig(), Accounts: account.DefaultConfig(),
 	}, err
 }
 
@@ -151,6 +154,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	}
 	server.New(p.engine.Matches(), p.tap).Register(calls)
 	server.NewModels(p.modelBook()).Register(calls)
+	server.NewFlight(p.flight).Register(calls)
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err

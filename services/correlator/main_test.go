@@ -58,7 +58,7 @@ func TestDefaultsAreValidAndDocumented(t *testing.T) {
 	if err != nil || defaults.Validate() != nil {
 		t.Fatalf("defaultSettings() = %v, Validate() = %v", err, defaults.Validate())
 	}
-	for _, key := range []string{"rules:", "hold:", "for: 1s", "keep_exited:", "grace:", "relist:", "workers:", "linger:"} {
+	for _, key := range []string{"rules:", "hold:", "for: 1s", "keep_exited:", "grace:", "relist:", "workers:", "linger:", "recorder:", "workload_bytes:"} {
 		if !strings.Contains(config.Defaults(defaults), key) {
 			t.Errorf("-help does not show %q", key)
 		}
@@ -78,7 +78,7 @@ func TestStatusNamesEveryMissingPeer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Sockets.Directory = t.TempDir()
+	cfg.Sockets.Directory, cfg.StateDirectory = t.TempDir(), t.TempDir()
 	set, err := loadRules(t.Context(), nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +98,7 @@ func TestCallerTableHasALineForEachMethod(t *testing.T) {
 	registered := grpc.NewServer()
 	server.New(nil, nil).Register(registered)
 	server.NewModels(nil).Register(registered)
+	server.NewFlight(nil).Register(registered)
 	methods := 0
 	for service, info := range registered.GetServiceInfo() {
 		for _, m := range info.Methods {

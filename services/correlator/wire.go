@@ -17,6 +17,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/container"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/flight"
 	"github.com/palisade-sec/palisade/services/correlator/internal/model"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
@@ -59,7 +60,9 @@ type parts struct {
 	engine      *pipeline.Engine
 	rules       *reload.Watcher
 	tap         *tap.Tap
-	models      *model.Store // nil if nothing is learned
+	models      *model.Store     // nil if nothing is learned
+	flight      *flight.Recorder // nil if nothing is recorded, because of flightErr if there is one
+	flightErr   error
 	accounts    *account.Watcher
 }
 
@@ -89,6 +92,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 			return p, err
 		}
 	}
+	p.openFlight(cfg, log, registry)
 	p.events = subscription.New(peers["collector"], p.interestOf(set).Message(), log)
 	if p.runtime, err = container.NewRuntimes(cfg.Gate, peers["gate"], runtimeSockets(cfg), log); err != nil {
 		return p, err
@@ -115,11 +119,19 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		Amendments: p.amendments, Seen: seen, Bookmark: book,
 		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
 	}
+	p.engine, err = pipeline.New(cfg.pipeline(), p.withOptional(deps))
+	return p, err
+}
+
+// withOptional adds the parts that the configuration may leave out: an interface that holds a nil pointer is not nil.
+func (p *parts) withOptional(deps pipeline.Deps) pipeline.Deps {
 	if p.models != nil {
 		deps.Models = p.models
 	}
-	p.engine, err = pipeline.New(cfg.pipeline(), deps)
-	return p, err
+	if p.flight != nil {
+		deps.Flight = p.flight
+	}
+	return deps
 }
 
 // runtimeSockets are the gate's windows on runtimes that speak HTTP. Docker's containers are in containerd's namespace moby.
@@ -153,6 +165,9 @@ func (p *parts) tasks() []daemon.Task {
 	if p.models != nil {
 		tasks = append(tasks, daemon.Task{Name: "models", Run: p.models.Run})
 	}
+	if p.flight != nil {
+		tasks = append(tasks, daemon.Task{Name: "flight", Run: p.flight.Run})
+	}
 	return tasks
 }
 
@@ -178,6 +193,7 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 			state.Since.UTC().Format(time.RFC3339), state.Err))
 	}
 	p.modelStatus(answer)
+	p.flightStatus(answer)
 	for _, peer := range peers {
 		state := "connected"
 		if peer.err != nil {

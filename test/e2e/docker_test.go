@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ func TestDockerThroughTheGate(t *testing.T) {
 	n.docker = daemon.Socket
 	n.start()
 	t.Cleanup(n.stop)
+	n.follows("docker")
 	id := daemon.Docker(t, "run", "--detach", "--network", "none", "--name", "intruder", dockertest.ImageName,
 		"/bin/sh", "-c", "touch /bin/dropped; sleep 1000")
 	var found finding
@@ -38,5 +40,19 @@ func TestDockerThroughTheGate(t *testing.T) {
 	correlator, _ := n.palisade("status", "correlator")
 	if !strings.Contains(status, "answers, version") || !strings.Contains(status, "not on this node") || !strings.Contains(correlator, "runtime docker") {
 		t.Errorf("status of the gate and the correlator does not tell of the runtimes:\n%s\n%s", status, correlator)
+	}
+}
+
+// follows waits until the correlator follows a runtime: what it does not follow nobody describes.
+func (n *node) follows(runtime string) {
+	n.t.Helper()
+	var status string
+	if !eventually(10*time.Second, func() bool {
+		status, _ = n.palisade("status", "correlator")
+		return slices.ContainsFunc(strings.Split(status, "\n"), func(line string) bool {
+			return strings.Contains(line, "runtime "+runtime) && strings.HasSuffix(strings.TrimSpace(line), "followed")
+		})
+	}) {
+		n.t.Fatalf("%s is not followed: %s", runtime, status)
 	}
 }

@@ -12,6 +12,9 @@ func TestMain(m *testing.M) {
 	if directory := os.Getenv(asStranger); directory != "" {
 		os.Exit(callAsStranger(directory))
 	}
+	if directory := os.Getenv(asCorrelator); directory != "" {
+		os.Exit(enterThroughGate(directory, os.Getenv(criVictim)))
+	}
 	os.Exit(m.Run())
 }
 

@@ -10,7 +10,7 @@ import (
 
 // dayWork is what the learned image does, over and over: programs, a file in one directory, a port.
 const dayWork = `mkdir -p /var/log/web
-while true; do date >/var/log/web/access.log; busybox nc -l -p 8080 & sleep 0.5; kill $!; done`
+while true; do date >>/var/log/web/access.log; busybox nc -l -p 8080 & sleep 0.5; kill $!; done`
 
 // TestModels is done-when 5 of the correlator's issue: a learned image gives nothing when its load repeats, and a finding for a new
 // program, a new written directory and a new port.

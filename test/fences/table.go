@@ -27,7 +27,7 @@ var importFences = []importFence{
 		rule: "only the collector speaks bpf()",
 	},
 	{
-		packages: []string{"github.com/containerd/containerd"},
+		packages: []string{"github.com/containerd/containerd", "k8s.io/cri-api"},
 		places:   []string{"services/correlator/internal/container", "cli/internal/demo", "internal/containerdtest", "test"}, tests: true,
 		rule: "the runtime's client is for describing containers, and for tests",
 	},

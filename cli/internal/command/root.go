@@ -87,9 +87,8 @@ other; this command starts them, talks to them and shows what they found.`,
 	flags := root.PersistentFlags()
 	flags.StringVar(&opts.run, "run", "/run/palisade", "directory with the node's sockets")
 	flags.StringVarP(&opts.output, "output", "o", "text", "text or json")
-	root.AddCommand(newUp(opts), newLaunch(), newStatus(opts), newFindings(opts), newIncidents(opts), newRules(opts), newRecord(opts),
-		newReplay(opts), newModels(opts), newMetrics(opts), newDemo(opts), newRemove(opts),
-		newPins())
+	root.AddCommand(newUp(opts), newLaunch(), newStatus(opts), newFindings(opts), newIncidents(opts), newEvents(opts), newRules(opts),
+		newRecord(opts), newReplay(opts), newModels(opts), newMetrics(opts), newDemo(opts), newRemove(opts), newPins())
 	return root
 }
 

@@ -55,6 +55,7 @@ Before anything starts, every process checks its configuration and privileges; o
 	flags.BoolVar(&settings.Ephemeral, "ephemeral", false, "throw state away at the end")
 	flags.StringVar(&settings.Name, "node-name", hostName(), "the node's name in its certificate")
 	flags.StringVar(&settings.Containerd, "containerd-socket", "/run/containerd/containerd.sock", "containerd's socket")
+	flags.StringVar(&settings.CRIO, "crio-socket", "/run/crio/crio.sock", "CRI-O's socket, followed whenever it is there")
 	flags.StringVar(&settings.Docker, "docker-socket", "/run/docker.sock", "Docker's socket, followed whenever it is there")
 	flags.StringVar(&settings.Podman, "podman-socket", "/run/podman/podman.sock", "Podman's socket (podman.socket), followed whenever it is there")
 	flags.StringVar(&settings.Console, "console", "", "deliver to the console at HOST:PORT instead of starting one")

@@ -27,8 +27,11 @@ func (s Settings) configurations(table privilege.Table) map[string]fields {
 	return map[string]fields{
 		"collector":  {"sockets": sockets, "probes": fields{"pins": s.pins()}},
 		"correlator": correlator,
-		"gate":       {"sockets": sockets, "containerd": fields{"socket": s.Containerd}, "docker": fields{"socket": s.Docker}, "podman": fields{"socket": s.Podman}},
-		"enforcer":   {"sockets": sockets, "audit": fields{"path": s.AuditLog()}},
+		"gate": {
+			"sockets": sockets, "containerd": fields{"socket": s.Containerd}, "crio": fields{"socket": s.CRIO},
+			"docker": fields{"socket": s.Docker}, "podman": fields{"socket": s.Podman},
+		},
+		"enforcer": {"sockets": sockets, "audit": fields{"path": s.AuditLog()}},
 		"uplink": {
 			"sockets": sockets, "state_directory": s.stateDirectory("uplink"),
 			"console": fields{

@@ -26,8 +26,8 @@ type Settings struct {
 	Ephemeral bool
 	// Name is the node's name in its certificate.
 	Name string
-	// Containerd, Docker and Podman are the runtimes' sockets. None of them need be there.
-	Containerd, Docker, Podman string
+	// Containerd, CRIO, Docker and Podman are the runtimes' sockets. None of them need be there.
+	Containerd, CRIO, Docker, Podman string
 	// Console is the address of a console elsewhere; empty embeds one.
 	Console string
 	// NodesListen and PeopleListen are the embedded console's addresses.
@@ -69,7 +69,7 @@ func (s Settings) Validate() error {
 	var errs []error
 	for _, path := range []struct{ flag, value string }{
 		{"--bin", s.Binaries}, {"--run", s.Runtime}, {"--state", s.State}, {"--containerd-socket", s.Containerd},
-		{"--docker-socket", s.Docker}, {"--podman-socket", s.Podman},
+		{"--crio-socket", s.CRIO}, {"--docker-socket", s.Docker}, {"--podman-socket", s.Podman},
 	} {
 		if !filepath.IsAbs(path.value) {
 			errs = append(errs, fmt.Errorf("%s: %q is not an absolute path", path.flag, path.value))

@@ -172,7 +172,7 @@ func (n *Node) spec(row privilege.Row, group *cgroup.Group) (launch.Spec, error)
 // Docker that is started later can be asked.
 func (s Settings) runtimeGroups() []int {
 	groups := []int{groupOf(s.Containerd)}
-	for _, socket := range []string{s.Docker, s.Podman} {
+	for _, socket := range []string{s.CRIO, s.Docker, s.Podman} {
 		if _, err := os.Stat(socket); err == nil {
 			groups = append(groups, groupOf(socket))
 		} else if docker, err := user.LookupGroup("docker"); err == nil && socket == s.Docker {
@@ -255,7 +255,8 @@ func (n *Node) files(row privilege.Row) (launch.Files, error) {
 func (n *Node) paths(defaults []string) []string {
 	const state = "/var/lib/palisade"
 	sockets := map[string]string{
-		"/run/containerd/containerd.sock": n.settings.Containerd, "/run/docker.sock": n.settings.Docker, "/run/podman/podman.sock": n.settings.Podman,
+		"/run/containerd/containerd.sock": n.settings.Containerd, "/run/crio/crio.sock": n.settings.CRIO,
+		"/run/docker.sock": n.settings.Docker, "/run/podman/podman.sock": n.settings.Podman,
 	}
 	out := make([]string, len(defaults))
 	for i, path := range defaults {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 )
 
@@ -113,4 +114,31 @@ func WriteIncident(w io.Writer, i *Incident, paint Painter) error {
 		}
 	}
 	return err
+}
+
+// Slice asks for the events between the first and the last of an incident's findings, of which there is one.
+func Slice(findings []*findingv1.Finding) *correlatorv1.ReadEventsRequest {
+	const most = 100_000
+	r := &correlatorv1.ReadEventsRequest{Incident: findings[0].GetIncident().GetId(), Limit: most}
+	for _, f := range findings {
+		first, last := f.GetTime(), f.GetTime()
+		if repeats := f.GetRepeats(); repeats != nil {
+			first, last = repeats.GetFirst(), repeats.GetLast()
+		}
+		if r.GetSince() == nil || first.AsTime().Before(r.GetSince().AsTime()) {
+			r.Since = first
+		}
+		if r.GetUntil() == nil || last.AsTime().After(r.GetUntil().AsTime()) {
+			r.Until = last
+		}
+		switch w := f.GetWorkload(); {
+		case w.GetMetadata() == findingv1.MetadataState_METADATA_STATE_HOST:
+			r.Workload = "host"
+		case w.GetContainerId() != "":
+			r.Workload = w.GetContainerId()
+		case r.GetWorkload() == "": // the first findings may have come before it was known
+			r.Workload = fmt.Sprintf("cgroup %d", f.GetEvent().GetCgroupId())
+		}
+	}
+	return r
 }

@@ -25,6 +25,83 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// MissedReason says why something is not in a recording.
+type MissedReason int32
+
+const (
+	MissedReason_MISSED_REASON_UNSPECIFIED MissedReason = 0
+	// Of palisade record: the reader was too slow.
+	MissedReason_MISSED_REASON_READER MissedReason = 1
+	// The workload, or all together, had more events than the flight recorder takes in a second.
+	MissedReason_MISSED_REASON_RATE MissedReason = 2
+	// The flight recorder could not write as fast as they came.
+	MissedReason_MISSED_REASON_BEHIND MissedReason = 3
+	// The disk was full, or could not be written.
+	MissedReason_MISSED_REASON_DISK MissedReason = 4
+	// The flight recorder was killed, or gave a file up on a full disk: what it had not written by then, at most what came in a second,
+	// is not there. How much that is nobody knows.
+	MissedReason_MISSED_REASON_CUT MissedReason = 5
+	// A file on disk is damaged from here on.
+	MissedReason_MISSED_REASON_DAMAGED MissedReason = 6
+	// What was there is deleted already, to make room or for its age.
+	MissedReason_MISSED_REASON_DELETED MissedReason = 7
+	// An incident's slice has reached its limit of bytes.
+	MissedReason_MISSED_REASON_LIMIT MissedReason = 8
+)
+
+// Enum value maps for MissedReason.
+var (
+	MissedReason_name = map[int32]string{
+		0: "MISSED_REASON_UNSPECIFIED",
+		1: "MISSED_REASON_READER",
+		2: "MISSED_REASON_RATE",
+		3: "MISSED_REASON_BEHIND",
+		4: "MISSED_REASON_DISK",
+		5: "MISSED_REASON_CUT",
+		6: "MISSED_REASON_DAMAGED",
+		7: "MISSED_REASON_DELETED",
+		8: "MISSED_REASON_LIMIT",
+	}
+	MissedReason_value = map[string]int32{
+		"MISSED_REASON_UNSPECIFIED": 0,
+		"MISSED_REASON_READER":      1,
+		"MISSED_REASON_RATE":        2,
+		"MISSED_REASON_BEHIND":      3,
+		"MISSED_REASON_DISK":        4,
+		"MISSED_REASON_CUT":         5,
+		"MISSED_REASON_DAMAGED":     6,
+		"MISSED_REASON_DELETED":     7,
+		"MISSED_REASON_LIMIT":       8,
+	}
+)
+
+func (x MissedReason) Enum() *MissedReason {
+	p := new(MissedReason)
+	*p = x
+	return p
+}
+
+func (x MissedReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MissedReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_palisade_correlator_v1_recording_proto_enumTypes[0].Descriptor()
+}
+
+func (MissedReason) Type() protoreflect.EnumType {
+	return &file_palisade_correlator_v1_recording_proto_enumTypes[0]
+}
+
+func (x MissedReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MissedReason.Descriptor instead.
+func (MissedReason) EnumDescriptor() ([]byte, []int) {
+	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{0}
+}
+
 type RecordRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -117,6 +194,7 @@ type RecordedEntry struct {
 	//	*RecordedEntry_News
 	//	*RecordedEntry_Missed
 	//	*RecordedEntry_Accounts
+	//	*RecordedEntry_Slice
 	Kind          isRecordedEntry_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -211,6 +289,15 @@ func (x *RecordedEntry) GetAccounts() *Accounts {
 	return nil
 }
 
+func (x *RecordedEntry) GetSlice() *Slice {
+	if x != nil {
+		if x, ok := x.Kind.(*RecordedEntry_Slice); ok {
+			return x.Slice
+		}
+	}
+	return nil
+}
+
 type isRecordedEntry_Kind interface {
 	isRecordedEntry_Kind()
 }
@@ -235,6 +322,11 @@ type RecordedEntry_Accounts struct {
 	Accounts *Accounts `protobuf:"bytes,6,opt,name=accounts,proto3,oneof"`
 }
 
+type RecordedEntry_Slice struct {
+	// Of the flight recorder's files, of which it is the first entry.
+	Slice *Slice `protobuf:"bytes,7,opt,name=slice,proto3,oneof"`
+}
+
 func (*RecordedEntry_Snapshot) isRecordedEntry_Kind() {}
 
 func (*RecordedEntry_Batch) isRecordedEntry_Kind() {}
@@ -244,6 +336,8 @@ func (*RecordedEntry_News) isRecordedEntry_Kind() {}
 func (*RecordedEntry_Missed) isRecordedEntry_Kind() {}
 
 func (*RecordedEntry_Accounts) isRecordedEntry_Kind() {}
+
+func (*RecordedEntry_Slice) isRecordedEntry_Kind() {}
 
 // Snapshot is what the pipeline knew at one moment.
 type Snapshot struct {
@@ -613,12 +707,14 @@ func (x *Task) GetWorkload() *v12.Workload {
 	return nil
 }
 
-// Missed says what is not in the recording, because the reader was too slow.
+// Missed says what is not in the recording.
 type Missed struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Batches       uint64                 `protobuf:"varint,1,opt,name=batches,proto3" json:"batches,omitempty"`
-	Events        uint64                 `protobuf:"varint,2,opt,name=events,proto3" json:"events,omitempty"`
-	News          uint64                 `protobuf:"varint,3,opt,name=news,proto3" json:"news,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Batches uint64                 `protobuf:"varint,1,opt,name=batches,proto3" json:"batches,omitempty"`
+	Events  uint64                 `protobuf:"varint,2,opt,name=events,proto3" json:"events,omitempty"`
+	News    uint64                 `protobuf:"varint,3,opt,name=news,proto3" json:"news,omitempty"`
+	// Of the flight recorder. In a recording it is always the reader.
+	Reason        MissedReason `protobuf:"varint,4,opt,name=reason,proto3,enum=palisade.correlator.v1.MissedReason" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -674,6 +770,77 @@ func (x *Missed) GetNews() uint64 {
 	return 0
 }
 
+func (x *Missed) GetReason() MissedReason {
+	if x != nil {
+		return x.Reason
+	}
+	return MissedReason_MISSED_REASON_UNSPECIFIED
+}
+
+// Slice says whose events a file of the flight recorder holds. The file's other entries are batches and what is missed.
+type Slice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Without labels and mounts.
+	Workload *v12.Workload `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
+	// Of a workload that nobody has claimed; else 0.
+	CgroupId uint64 `protobuf:"varint,2,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
+	// finding.v1.Incident.id that the file was set aside for, empty in the ring.
+	Incident      string `protobuf:"bytes,3,opt,name=incident,proto3" json:"incident,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Slice) Reset() {
+	*x = Slice{}
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Slice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Slice) ProtoMessage() {}
+
+func (x *Slice) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_correlator_v1_recording_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Slice.ProtoReflect.Descriptor instead.
+func (*Slice) Descriptor() ([]byte, []int) {
+	return file_palisade_correlator_v1_recording_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Slice) GetWorkload() *v12.Workload {
+	if x != nil {
+		return x.Workload
+	}
+	return nil
+}
+
+func (x *Slice) GetCgroupId() uint64 {
+	if x != nil {
+		return x.CgroupId
+	}
+	return 0
+}
+
+func (x *Slice) GetIncident() string {
+	if x != nil {
+		return x.Incident
+	}
+	return ""
+}
+
 var File_palisade_correlator_v1_recording_proto protoreflect.FileDescriptor
 
 const file_palisade_correlator_v1_recording_proto_rawDesc = "" +
@@ -681,14 +848,15 @@ const file_palisade_correlator_v1_recording_proto_rawDesc = "" +
 	"&palisade/correlator/v1/recording.proto\x12\x16palisade.correlator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%palisade/collector/v1/collector.proto\x1a\x1dpalisade/event/v1/event.proto\x1a!palisade/finding/v1/finding.proto\"\x0f\n" +
 	"\rRecordRequest\"M\n" +
 	"\x0eRecordResponse\x12;\n" +
-	"\x05entry\x18\x01 \x01(\v2%.palisade.correlator.v1.RecordedEntryR\x05entry\"\xfc\x02\n" +
+	"\x05entry\x18\x01 \x01(\v2%.palisade.correlator.v1.RecordedEntryR\x05entry\"\xb3\x03\n" +
 	"\rRecordedEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12>\n" +
 	"\bsnapshot\x18\x02 \x01(\v2 .palisade.correlator.v1.SnapshotH\x00R\bsnapshot\x12=\n" +
 	"\x05batch\x18\x03 \x01(\v2%.palisade.correlator.v1.RecordedBatchH\x00R\x05batch\x12:\n" +
 	"\x04news\x18\x04 \x01(\v2$.palisade.correlator.v1.WorkloadNewsH\x00R\x04news\x128\n" +
 	"\x06missed\x18\x05 \x01(\v2\x1e.palisade.correlator.v1.MissedH\x00R\x06missed\x12>\n" +
-	"\baccounts\x18\x06 \x01(\v2 .palisade.correlator.v1.AccountsH\x00R\baccountsB\x06\n" +
+	"\baccounts\x18\x06 \x01(\v2 .palisade.correlator.v1.AccountsH\x00R\baccounts\x125\n" +
+	"\x05slice\x18\a \x01(\v2\x1d.palisade.correlator.v1.SliceH\x00R\x05sliceB\x06\n" +
 	"\x04kind\"\xe1\x01\n" +
 	"\bSnapshot\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12\x12\n" +
@@ -719,11 +887,26 @@ const file_palisade_correlator_v1_recording_proto_rawDesc = "" +
 	"\x04Task\x121\n" +
 	"\x03ref\x18\x01 \x01(\v2\x1f.palisade.correlator.v1.TaskRefR\x03ref\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\rR\x03pid\x129\n" +
-	"\bworkload\x18\x03 \x01(\v2\x1d.palisade.finding.v1.WorkloadR\bworkload\"N\n" +
+	"\bworkload\x18\x03 \x01(\v2\x1d.palisade.finding.v1.WorkloadR\bworkload\"\x8c\x01\n" +
 	"\x06Missed\x12\x18\n" +
 	"\abatches\x18\x01 \x01(\x04R\abatches\x12\x16\n" +
 	"\x06events\x18\x02 \x01(\x04R\x06events\x12\x12\n" +
-	"\x04news\x18\x03 \x01(\x04R\x04news2m\n" +
+	"\x04news\x18\x03 \x01(\x04R\x04news\x12<\n" +
+	"\x06reason\x18\x04 \x01(\x0e2$.palisade.correlator.v1.MissedReasonR\x06reason\"{\n" +
+	"\x05Slice\x129\n" +
+	"\bworkload\x18\x01 \x01(\v2\x1d.palisade.finding.v1.WorkloadR\bworkload\x12\x1b\n" +
+	"\tcgroup_id\x18\x02 \x01(\x04R\bcgroupId\x12\x1a\n" +
+	"\bincident\x18\x03 \x01(\tR\bincident*\xf7\x01\n" +
+	"\fMissedReason\x12\x1d\n" +
+	"\x19MISSED_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14MISSED_REASON_READER\x10\x01\x12\x16\n" +
+	"\x12MISSED_REASON_RATE\x10\x02\x12\x18\n" +
+	"\x14MISSED_REASON_BEHIND\x10\x03\x12\x16\n" +
+	"\x12MISSED_REASON_DISK\x10\x04\x12\x15\n" +
+	"\x11MISSED_REASON_CUT\x10\x05\x12\x19\n" +
+	"\x15MISSED_REASON_DAMAGED\x10\x06\x12\x19\n" +
+	"\x15MISSED_REASON_DELETED\x10\a\x12\x17\n" +
+	"\x13MISSED_REASON_LIMIT\x10\b2m\n" +
 	"\x10RecordingService\x12Y\n" +
 	"\x06Record\x12%.palisade.correlator.v1.RecordRequest\x1a&.palisade.correlator.v1.RecordResponse0\x01BJZHgithub.com/palisade-sec/palisade/api/palisade/correlator/v1;correlatorv1b\x06proto3"
 
@@ -739,50 +922,56 @@ func file_palisade_correlator_v1_recording_proto_rawDescGZIP() []byte {
 	return file_palisade_correlator_v1_recording_proto_rawDescData
 }
 
-var file_palisade_correlator_v1_recording_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_palisade_correlator_v1_recording_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_palisade_correlator_v1_recording_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_palisade_correlator_v1_recording_proto_goTypes = []any{
-	(*RecordRequest)(nil),            // 0: palisade.correlator.v1.RecordRequest
-	(*RecordResponse)(nil),           // 1: palisade.correlator.v1.RecordResponse
-	(*RecordedEntry)(nil),            // 2: palisade.correlator.v1.RecordedEntry
-	(*Snapshot)(nil),                 // 3: palisade.correlator.v1.Snapshot
-	(*Accounts)(nil),                 // 4: palisade.correlator.v1.Accounts
-	(*RecordedBatch)(nil),            // 5: palisade.correlator.v1.RecordedBatch
-	(*WorkloadNews)(nil),             // 6: palisade.correlator.v1.WorkloadNews
-	(*TaskRef)(nil),                  // 7: palisade.correlator.v1.TaskRef
-	(*Task)(nil),                     // 8: palisade.correlator.v1.Task
-	(*Missed)(nil),                   // 9: palisade.correlator.v1.Missed
-	nil,                              // 10: palisade.correlator.v1.Accounts.UsersEntry
-	nil,                              // 11: palisade.correlator.v1.Accounts.GroupsEntry
-	(*timestamppb.Timestamp)(nil),    // 12: google.protobuf.Timestamp
-	(*v1.Event)(nil),                 // 13: palisade.event.v1.Event
-	(*v11.StreamEventsResponse)(nil), // 14: palisade.collector.v1.StreamEventsResponse
-	(*v12.Workload)(nil),             // 15: palisade.finding.v1.Workload
+	(MissedReason)(0),                // 0: palisade.correlator.v1.MissedReason
+	(*RecordRequest)(nil),            // 1: palisade.correlator.v1.RecordRequest
+	(*RecordResponse)(nil),           // 2: palisade.correlator.v1.RecordResponse
+	(*RecordedEntry)(nil),            // 3: palisade.correlator.v1.RecordedEntry
+	(*Snapshot)(nil),                 // 4: palisade.correlator.v1.Snapshot
+	(*Accounts)(nil),                 // 5: palisade.correlator.v1.Accounts
+	(*RecordedBatch)(nil),            // 6: palisade.correlator.v1.RecordedBatch
+	(*WorkloadNews)(nil),             // 7: palisade.correlator.v1.WorkloadNews
+	(*TaskRef)(nil),                  // 8: palisade.correlator.v1.TaskRef
+	(*Task)(nil),                     // 9: palisade.correlator.v1.Task
+	(*Missed)(nil),                   // 10: palisade.correlator.v1.Missed
+	(*Slice)(nil),                    // 11: palisade.correlator.v1.Slice
+	nil,                              // 12: palisade.correlator.v1.Accounts.UsersEntry
+	nil,                              // 13: palisade.correlator.v1.Accounts.GroupsEntry
+	(*timestamppb.Timestamp)(nil),    // 14: google.protobuf.Timestamp
+	(*v1.Event)(nil),                 // 15: palisade.event.v1.Event
+	(*v11.StreamEventsResponse)(nil), // 16: palisade.collector.v1.StreamEventsResponse
+	(*v12.Workload)(nil),             // 17: palisade.finding.v1.Workload
 }
 var file_palisade_correlator_v1_recording_proto_depIdxs = []int32{
-	2,  // 0: palisade.correlator.v1.RecordResponse.entry:type_name -> palisade.correlator.v1.RecordedEntry
-	12, // 1: palisade.correlator.v1.RecordedEntry.time:type_name -> google.protobuf.Timestamp
-	3,  // 2: palisade.correlator.v1.RecordedEntry.snapshot:type_name -> palisade.correlator.v1.Snapshot
-	5,  // 3: palisade.correlator.v1.RecordedEntry.batch:type_name -> palisade.correlator.v1.RecordedBatch
-	6,  // 4: palisade.correlator.v1.RecordedEntry.news:type_name -> palisade.correlator.v1.WorkloadNews
-	9,  // 5: palisade.correlator.v1.RecordedEntry.missed:type_name -> palisade.correlator.v1.Missed
-	4,  // 6: palisade.correlator.v1.RecordedEntry.accounts:type_name -> palisade.correlator.v1.Accounts
-	13, // 7: palisade.correlator.v1.Snapshot.processes:type_name -> palisade.event.v1.Event
-	8,  // 8: palisade.correlator.v1.Snapshot.tasks:type_name -> palisade.correlator.v1.Task
-	4,  // 9: palisade.correlator.v1.Snapshot.accounts:type_name -> palisade.correlator.v1.Accounts
-	10, // 10: palisade.correlator.v1.Accounts.users:type_name -> palisade.correlator.v1.Accounts.UsersEntry
-	11, // 11: palisade.correlator.v1.Accounts.groups:type_name -> palisade.correlator.v1.Accounts.GroupsEntry
-	14, // 12: palisade.correlator.v1.RecordedBatch.batch:type_name -> palisade.collector.v1.StreamEventsResponse
-	8,  // 13: palisade.correlator.v1.WorkloadNews.running:type_name -> palisade.correlator.v1.Task
-	7,  // 14: palisade.correlator.v1.WorkloadNews.gone:type_name -> palisade.correlator.v1.TaskRef
-	7,  // 15: palisade.correlator.v1.Task.ref:type_name -> palisade.correlator.v1.TaskRef
-	15, // 16: palisade.correlator.v1.Task.workload:type_name -> palisade.finding.v1.Workload
-	0,  // 17: palisade.correlator.v1.RecordingService.Record:input_type -> palisade.correlator.v1.RecordRequest
-	1,  // 18: palisade.correlator.v1.RecordingService.Record:output_type -> palisade.correlator.v1.RecordResponse
-	18, // [18:19] is the sub-list for method output_type
-	17, // [17:18] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	3,  // 0: palisade.correlator.v1.RecordResponse.entry:type_name -> palisade.correlator.v1.RecordedEntry
+	14, // 1: palisade.correlator.v1.RecordedEntry.time:type_name -> google.protobuf.Timestamp
+	4,  // 2: palisade.correlator.v1.RecordedEntry.snapshot:type_name -> palisade.correlator.v1.Snapshot
+	6,  // 3: palisade.correlator.v1.RecordedEntry.batch:type_name -> palisade.correlator.v1.RecordedBatch
+	7,  // 4: palisade.correlator.v1.RecordedEntry.news:type_name -> palisade.correlator.v1.WorkloadNews
+	10, // 5: palisade.correlator.v1.RecordedEntry.missed:type_name -> palisade.correlator.v1.Missed
+	5,  // 6: palisade.correlator.v1.RecordedEntry.accounts:type_name -> palisade.correlator.v1.Accounts
+	11, // 7: palisade.correlator.v1.RecordedEntry.slice:type_name -> palisade.correlator.v1.Slice
+	15, // 8: palisade.correlator.v1.Snapshot.processes:type_name -> palisade.event.v1.Event
+	9,  // 9: palisade.correlator.v1.Snapshot.tasks:type_name -> palisade.correlator.v1.Task
+	5,  // 10: palisade.correlator.v1.Snapshot.accounts:type_name -> palisade.correlator.v1.Accounts
+	12, // 11: palisade.correlator.v1.Accounts.users:type_name -> palisade.correlator.v1.Accounts.UsersEntry
+	13, // 12: palisade.correlator.v1.Accounts.groups:type_name -> palisade.correlator.v1.Accounts.GroupsEntry
+	16, // 13: palisade.correlator.v1.RecordedBatch.batch:type_name -> palisade.collector.v1.StreamEventsResponse
+	9,  // 14: palisade.correlator.v1.WorkloadNews.running:type_name -> palisade.correlator.v1.Task
+	8,  // 15: palisade.correlator.v1.WorkloadNews.gone:type_name -> palisade.correlator.v1.TaskRef
+	8,  // 16: palisade.correlator.v1.Task.ref:type_name -> palisade.correlator.v1.TaskRef
+	17, // 17: palisade.correlator.v1.Task.workload:type_name -> palisade.finding.v1.Workload
+	0,  // 18: palisade.correlator.v1.Missed.reason:type_name -> palisade.correlator.v1.MissedReason
+	17, // 19: palisade.correlator.v1.Slice.workload:type_name -> palisade.finding.v1.Workload
+	1,  // 20: palisade.correlator.v1.RecordingService.Record:input_type -> palisade.correlator.v1.RecordRequest
+	2,  // 21: palisade.correlator.v1.RecordingService.Record:output_type -> palisade.correlator.v1.RecordResponse
+	21, // [21:22] is the sub-list for method output_type
+	20, // [20:21] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_palisade_correlator_v1_recording_proto_init() }
@@ -796,19 +985,21 @@ func file_palisade_correlator_v1_recording_proto_init() {
 		(*RecordedEntry_News)(nil),
 		(*RecordedEntry_Missed)(nil),
 		(*RecordedEntry_Accounts)(nil),
+		(*RecordedEntry_Slice)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_correlator_v1_recording_proto_rawDesc), len(file_palisade_correlator_v1_recording_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   12,
+			NumEnums:      1,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_palisade_correlator_v1_recording_proto_goTypes,
 		DependencyIndexes: file_palisade_correlator_v1_recording_proto_depIdxs,
+		EnumInfos:         file_palisade_correlator_v1_recording_proto_enumTypes,
 		MessageInfos:      file_palisade_correlator_v1_recording_proto_msgTypes,
 	}.Build()
 	File_palisade_correlator_v1_recording_proto = out.File

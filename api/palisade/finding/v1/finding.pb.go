@@ -327,7 +327,8 @@ type Workload struct {
 	PodNamespace string            `protobuf:"bytes,7,opt,name=pod_namespace,json=podNamespace,proto3" json:"pod_namespace,omitempty"`
 	Metadata     MetadataState     `protobuf:"varint,8,opt,name=metadata,proto3,enum=palisade.finding.v1.MetadataState" json:"metadata,omitempty"`
 	Labels       map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// What the runtime mounted into it, in the runtime's order; at most 64.
+	// What the runtime mounted into it, in the runtime's order; at most 512. In a finding at most 32 KiB of
+	// them: the first, and then one whose source is [cut].
 	Mounts []*Mount `protobuf:"bytes,10,rep,name=mounts,proto3" json:"mounts,omitempty"`
 	// All devices and capabilities, nothing masked.
 	Privileged bool `protobuf:"varint,11,opt,name=privileged,proto3" json:"privileged,omitempty"`

@@ -356,7 +356,8 @@ func TestB15AFloodOfFilesCostsNoExec(t *testing.T) {
 
 // What a workload is over its rate by is dropped and counted, and only of the ring whose rate it is.
 func TestB15WhatIsOverTheRateIsCounted(t *testing.T) {
-	w := bounded(t, probe.Rates{BulkPerSecond: 1000, BurstSeconds: 1})
+	const rate = 100 // so low that an emulated machine beside others opens more
+	w := bounded(t, probe.Rates{BulkPerSecond: rate, BurstSeconds: 1})
 	c := newCompleteness(t, w, workOrder{Opens: scaled(80_000) / actors, Execs: scaled(800) / actors, Connects: scaled(8_000) / actors})
 	c.read(t)
 	start := time.Now()
@@ -366,7 +367,7 @@ func TestB15WhatIsOverTheRateIsCounted(t *testing.T) {
 	missing := c.check(t)
 	bulk := c.ledger.count(record.FileOpen) + c.ledger.count(record.Connect)
 	// Two processors may both take the last place; they cannot do so more often than there are places.
-	if allowed := uint64(1000 * (took.Seconds() + 2)); bulk < 1000 || bulk > 2*allowed {
+	if allowed := uint64(rate * (took.Seconds() + 2)); bulk < rate || bulk > 2*allowed {
 		t.Errorf("%d records in %v, want about %d", bulk, took, allowed)
 	}
 	if missing[record.FileOpen].Dropped == 0 {

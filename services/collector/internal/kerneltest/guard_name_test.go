@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -110,7 +109,7 @@ func sender(how, to string) (func([]byte) error, error) {
 
 // names is a server that only counts what arrives.
 type names struct {
-	conn net.PacketConn
+	conn *net.UDPConn
 }
 
 func serveNames(t *testing.T, address string) names {
@@ -120,21 +119,30 @@ func serveNames(t *testing.T, address string) names {
 		t.Skipf("cannot serve names at %s: %v", address, err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return names{conn: conn}
+	return names{conn: conn.(*net.UDPConn)}
 }
 
-// arrived counts what has come in. Loopback delivers within the sender's call, so nothing is on its way any more.
-func (n names) arrived(t *testing.T) int {
+// arrived counts what has come in, and waits until there is as much as has got through. Loopback delivers within the sender's call
+// but for a machine so busy that ksoftirqd has to, and Go's deadlines say nothing of what is there once they have passed.
+func (n names) arrived(t *testing.T, through int) (count int) {
 	t.Helper()
-	count := 0
-	for buffer := make([]byte, 2048); ; count++ {
-		if err := n.conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := n.conn.ReadFrom(buffer); errors.Is(err, os.ErrDeadlineExceeded) {
+	raw, err := n.conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	buffer := make([]byte, 2048)
+	for end := time.Now().Add(patience); ; {
+		var failed error
+		err := raw.Control(func(fd uintptr) { _, _, failed = unix.Recvfrom(int(fd), buffer, unix.MSG_DONTWAIT) })
+		switch {
+		case err != nil || failed != nil && !errors.Is(failed, unix.EAGAIN):
+			t.Fatal(errors.Join(err, failed))
+		case failed == nil:
+			count++
+		case count >= through || time.Now().After(end):
 			return count
-		} else if err != nil {
-			t.Fatal(err)
+		default:
+			time.Sleep(time.Millisecond)
 		}
 	}
 }
@@ -192,7 +200,11 @@ func (w *watcher) checkQuestion(t *testing.T, server names, how, address string,
 	t.Helper()
 	denied := guard != 0 && guard != cannotJudge
 	pid, through := perform(t, "ask", how, address, hex.EncodeToString(message), "1")
-	if arrived := server.arrived(t); (through == "0") != denied || (arrived == 0) != denied {
+	least := 1
+	if through == "0" {
+		least = 0
+	}
+	if arrived := server.arrived(t, least); arrived != least || (through == "0") != denied {
 		t.Errorf("%s of 1 got through, %d arrived, want denied = %v", through, arrived, denied)
 	}
 	event := w.await(t, "question", func(e *eventv1.Event) bool { return e.GetProcess().GetPid() == pid && classOf(e) == "dns_question" })
@@ -218,7 +230,7 @@ func TestGuardsOnNamesHoldUnderManyTries(t *testing.T) {
 		t.Errorf("%s of %d got through", through, tries())
 	}
 	w.awaitDenials(t, "dns_question", func(e *eventv1.Event) bool { return e.GetProcess().GetPid() == pid && e.GetGuard() == 33 })
-	if server.arrived(t) == 0 {
+	if server.arrived(t, 1) == 0 {
 		t.Error("nothing of the neighbour's arrived")
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"math"
 	"strconv"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -80,7 +79,7 @@ func parse(file []byte) map[uint32]string {
 			continue
 		}
 		if _, named := names[uint32(id)]; !named {
-			names[uint32(id)] = strings.Clone(string(fields[0]))
+			names[uint32(id)] = string(fields[0])
 		}
 		if len(names) >= maxNames {
 			break

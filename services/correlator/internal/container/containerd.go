@@ -1,5 +1,5 @@
 // Package container asks the container runtimes, through the gate, which containers run. Data in: lists and events of
-// containerd, and of Docker and Podman; data out: workload.Update, one container once. It is the only package of the
+// containerd, of CRI-O, and of Docker and Podman; data out: workload.Update, one container once. It is the only package of the
 // correlator that knows runtimes' APIs, and it can only read: the gate forwards nothing else.
 package container
 
@@ -30,20 +30,22 @@ type Config struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// Relist is how often everything is listed anew, whatever the events said.
 	Relist time.Duration `yaml:"relist"`
+	// Poll is how often a runtime is listed that has no events.
+	Poll time.Duration `yaml:"poll"`
 	// AskInterval is the least time between two lists that were asked for.
 	AskInterval time.Duration `yaml:"ask_interval"`
 }
 
 // DefaultConfig asks at most 20 times a second.
 func DefaultConfig() Config {
-	return Config{Timeout: 5 * time.Second, Relist: 30 * time.Second, AskInterval: 50 * time.Millisecond}
+	return Config{Timeout: 5 * time.Second, Relist: 30 * time.Second, Poll: time.Second, AskInterval: 50 * time.Millisecond}
 }
 
 // Validate reports every fault.
 func (c Config) Validate() error {
 	var errs []error
 	for key, value := range map[string]time.Duration{
-		"gate.timeout": c.Timeout, "gate.relist": c.Relist, "gate.ask_interval": c.AskInterval,
+		"gate.timeout": c.Timeout, "gate.relist": c.Relist, "gate.poll": c.Poll, "gate.ask_interval": c.AskInterval,
 	} {
 		if value <= 0 {
 			errs = append(errs, fmt.Errorf("%s: %v is not positive", key, value))
@@ -244,13 +246,19 @@ func (w *Watcher) describeSpec(ctx context.Context, description *findingv1.Workl
 	if err != nil {
 		return fmt.Errorf("get sandbox: %w", err)
 	}
-	description.PodLabels = map[string]string{}
-	for name, value := range pod.Labels {
+	description.PodLabels = podLabels(pod.Labels)
+	return nil
+}
+
+// podLabels are a sandbox's labels but those by which kubelet and runtime know it.
+func podLabels(labels map[string]string) map[string]string {
+	out := map[string]string{}
+	for name, value := range labels {
 		if !strings.HasPrefix(name, "io.kubernetes.") && !strings.HasPrefix(name, "io.cri-containerd") {
-			description.PodLabels[name] = value
+			out[name] = value
 		}
 	}
-	return nil
+	return out
 }
 
 // recall is what was remembered of a container, nil if nothing was.

@@ -40,10 +40,11 @@ type dockerWatcher struct {
 	updates chan workload.Update
 	asked   chan struct{}
 	health  health
-	// running are the pids of this connection's containers, images the digests of images by id. Only Run's goroutine
-	// uses them.
+	// running are the pids of this connection's containers, images the digests of images by id; rested has a value when another list
+	// may be asked for, and is nil if one may be now. Only Run's goroutine uses them.
 	running map[string]uint32
 	images  map[string]string
+	rested  <-chan time.Time
 }
 
 // maxImages bounds the cache of digests.

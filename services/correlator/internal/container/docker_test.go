@@ -285,7 +285,7 @@ func TestRealPodman(t *testing.T) {
 	call("rm", "--force", "--time", "0", "new")
 	n.await("a container that ends", func() bool { return len(n.named("new")) == 0 })
 	names, states := n.States()
-	if got := strings.Join(append(names, states...), " "); got != "containerd podman not there followed" {
+	if got := strings.Join(append(names, states...), " "); got != "containerd podman cri-o not there followed not there" {
 		t.Errorf("States() = %q", got)
 	}
 	if err := n.Err(); err != nil {

@@ -77,16 +77,21 @@ func (d *dockerWatcher) follow(ctx context.Context) error {
 	d.health.set(ctx, nil)
 	relist := time.NewTicker(d.cfg.Relist)
 	defer relist.Stop()
+	d.rested = nil
 	for {
-		asked := d.asked
-		if err := d.once(ctx, news, ended, relist.C, asked); err != nil {
+		if err := d.once(ctx, news, ended, relist.C); err != nil {
 			return err
 		}
 	}
 }
 
-// once waits for one thing and sees to it.
-func (d *dockerWatcher) once(ctx context.Context, news <-chan dockerEvent, ended <-chan error, relist <-chan time.Time, asked <-chan struct{}) error {
+// once waits for one thing and sees to it. A storm of unknown cgroups must not become a storm of lists: after one, asks have to wait,
+// but events do not, for a container that was just created is about to run.
+func (d *dockerWatcher) once(ctx context.Context, news <-chan dockerEvent, ended <-chan error, relist <-chan time.Time) error {
+	asked := d.asked
+	if d.rested != nil {
+		asked = nil
+	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -97,15 +102,13 @@ func (d *dockerWatcher) once(ctx context.Context, news <-chan dockerEvent, ended
 	case <-relist:
 		d.running = map[string]uint32{}
 		return d.list(ctx)
-	case <-asked:
-		if err := d.list(ctx); err != nil {
-			return err
-		}
-		select { // a storm of unknown cgroups must not become a storm of lists
-		case <-ctx.Done():
-		case <-time.After(d.cfg.AskInterval):
-		}
+	case <-d.rested:
+		d.rested = nil
 		return nil
+	case <-asked:
+		err := d.list(ctx)
+		d.rested = time.After(d.cfg.AskInterval)
+		return err
 	}
 }
 
@@ -201,3 +204,7 @@ func (d *dockerWatcher) ask() {
 	default:
 	}
 }
+
+func (d *dockerWatcher) news() <-chan workload.Update { return d.updates }
+func (d *dockerWatcher) state() *health               { return &d.health }
+func (d *dockerWatcher) namespace() string            { return d.socket.Namespace }

@@ -18,9 +18,22 @@ import (
 // containerd's too. Containerd's word on the pid counts, for it comes first; Docker's on name and image, which it alone has.
 type Runtimes struct {
 	containerd *Watcher
-	others     []*dockerWatcher
+	others     []source
 	updates    chan workload.Update
-	claims     []map[workload.Ref]claim // by source: containerd, then the others; only Run's goroutine uses them
+	// claims are by source: containerd, then the others. Only Run's goroutine uses them and what is withheld.
+	claims   []map[workload.Ref]claim
+	withheld map[workload.Ref]withheld
+}
+
+// source follows one runtime.
+type source interface {
+	Run(ctx context.Context) error
+	// news is where updates arrive; ask wants a list soon and does not block; state is whether the runtime is followed.
+	news() <-chan workload.Update
+	ask()
+	state() *health
+	// namespace is the one that its containers are known by.
+	namespace() string
 }
 
 // claim is what one runtime says of a container.
@@ -39,15 +52,21 @@ type told struct {
 	update workload.Update
 }
 
-// NewRuntimes returns a follower of containerd, over a connection to the gate, and of what is behind the sockets.
+// NewRuntimes returns a follower of containerd and CRI-O, over a connection to the gate, and of what is behind the sockets.
 func NewRuntimes(cfg Config, conn *grpc.ClientConn, sockets []Socket, log *slog.Logger) (*Runtimes, error) {
 	containerd, err := New(cfg, conn, log)
 	if err != nil {
 		return nil, err
 	}
-	r := &Runtimes{containerd: containerd, updates: make(chan workload.Update), claims: []map[workload.Ref]claim{{}}}
+	r := &Runtimes{
+		containerd: containerd, updates: make(chan workload.Update),
+		claims: []map[workload.Ref]claim{{}}, withheld: map[workload.Ref]withheld{},
+	}
 	for _, socket := range sockets {
 		r.others = append(r.others, newDockerWatcher(cfg, socket, log))
+	}
+	r.others = append(r.others, newCRIWatcher(cfg, conn, log))
+	for range r.others {
 		r.claims = append(r.claims, map[workload.Ref]claim{})
 	}
 	return r, nil
@@ -102,7 +121,7 @@ func (r *Runtimes) States() (names, states []string) {
 func (r *Runtimes) healths() []*health {
 	all := []*health{&r.containerd.health}
 	for _, other := range r.others {
-		all = append(all, &other.health)
+		all = append(all, other.state())
 	}
 	return all
 }
@@ -131,23 +150,30 @@ func (r *Runtimes) Run(ctx context.Context) error {
 	}
 	follow(0, r.containerd.Run, r.containerd.Updates())
 	for i, other := range r.others {
-		follow(i+1, other.Run, other.updates)
+		follow(i+1, other.Run, other.news())
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-r.due(time.Now()):
+			r.tell(ctx, r.overdue(time.Now()))
 		case t := <-in:
 			u := r.merge(t.source, t.update, time.Now())
-			if len(u.Running)+len(u.Gone) == 0 {
-				continue
-			}
-			select {
-			case r.updates <- u:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+			r.tell(ctx, r.beforeGone(u.Gone))
+			r.tell(ctx, u)
 		}
+	}
+}
+
+// tell passes an update on, unless it says nothing or ctx ends.
+func (r *Runtimes) tell(ctx context.Context, u workload.Update) {
+	if len(u.Running)+len(u.Gone) == 0 {
+		return
+	}
+	select {
+	case r.updates <- u:
+	case <-ctx.Done():
 	}
 }
 
@@ -184,7 +210,11 @@ func (r *Runtimes) merge(source int, u workload.Update, now time.Time) workload.
 			c.workload = mine[t.Ref].workload
 		}
 		mine[t.Ref] = c
+		if source == 0 && r.withhold(t, now) {
+			continue
+		}
 		if pid := r.pid(t.Ref); pid != 0 {
+			delete(r.withheld, t.Ref)
 			out.Running = append(out.Running, workload.Task{Ref: t.Ref, PID: pid, Workload: r.description(t.Ref)})
 		}
 	}

@@ -23,6 +23,16 @@ func TestGroupFields(t *testing.T) {
 	}, nil)
 }
 
+// A leader that has ended is no parent any more, but it started the process all the same.
+func TestLeadersThatHaveEnded(t *testing.T) {
+	leader := &field.Process{Key: field.Key{PID: 100}, Name: "bash", Exe: "/bin/bash"}
+	orphan := &field.Process{Key: field.Key{PID: 107}, Session: 100, Group: 100, Parent: &field.Process{Key: field.Key{PID: 1}}, Creator: leader}
+	checkTexts(t, []textCase{
+		{"session", "proc.sname", "", orphan, "bash"}, {"session", "proc.sexepath", "", orphan, "/bin/bash"},
+		{"group", "proc.pgid.name", "", orphan, "bash"}, {"group", "proc.vpgid.exepath", "", orphan, "/bin/bash"},
+	}, nil)
+}
+
 func TestMountFields(t *testing.T) {
 	w := &findingv1.Workload{Mounts: []*findingv1.Mount{
 		{Source: "proc", Destination: "/proc"}, {Source: "/etc", Destination: "/host/etc", ReadOnly: true},

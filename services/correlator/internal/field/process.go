@@ -278,14 +278,9 @@ func sessionID(c *Context) (int64, bool) {
 	return int64(c.Process.Session), true
 }
 
-// sessionStr reads a string of the session's leader, if it is the process or an ancestor.
+// sessionStr reads a string of the session's leader.
 func sessionStr(get func(*Process) string) func(*Context) (string, bool) {
-	return func(c *Context) (string, bool) {
-		if c.Process == nil {
-			return "", false
-		}
-		return led(c.Process, c.Process.Session, get)
-	}
+	return leaderStr(func(p *Process) uint32 { return p.Session }, get)
 }
 
 // age is how long the process had lived when the event happened.
@@ -353,23 +348,22 @@ func parentInnerPID(c *Context) (int64, bool) {
 	return int64(p.InnerPID), p.InnerPID != 0
 }
 
-// groupStr reads a string of the process group's leader, if it is the process or an ancestor.
+// groupStr reads a string of the process group's leader.
 func groupStr(get func(*Process) string) func(*Context) (string, bool) {
-	return func(c *Context) (string, bool) {
-		if c.Process == nil {
-			return "", false
-		}
-		return led(c.Process, c.Process.Group, get)
-	}
+	return leaderStr(func(p *Process) uint32 { return p.Group }, get)
 }
 
-// led reads a string of the process with that id, if it is this one or an ancestor.
-func led(p *Process, leader uint32, get func(*Process) string) (string, bool) {
-	for n := 0; p != nil && n < maxAncestors; n++ {
-		if p.Key.PID == leader {
-			return text(get(p))
+// leaderStr reads a string of the process that leads the acting one, if it is the process itself or among those that started it: a
+// leader may have ended since, and is then no parent any more.
+func leaderStr(leader func(*Process) uint32, get func(*Process) string) func(*Context) (string, bool) {
+	return func(c *Context) (string, bool) {
+		p := c.Process
+		for n := 0; p != nil && n < maxAncestors; n++ {
+			if p.Key.PID == leader(c.Process) {
+				return text(get(p))
+			}
+			p = p.StartedBy()
 		}
-		p = p.Parent
+		return "", false
 	}
-	return "", false
 }

@@ -26,8 +26,10 @@ const (
 	maxOutput = 16 << 10
 	// maxEventArgv is what a record holds. Decoding may make it longer, and each byte may be an argument.
 	maxEventArgv = 32 << 10
-	// maxLabels is for a container's labels together, which an image brings along.
+	// maxLabels is for a container's labels together, which an image brings along, and for its pod's.
 	maxLabels = 16 << 10
+	// maxMounts is for a container's mounts together, whose paths are up to its owner.
+	maxMounts = 32 << 10
 )
 
 // cutMark stands where something was cut.
@@ -85,24 +87,50 @@ func lightEvent(event *eventv1.Event) *eventv1.Event {
 	return light
 }
 
-// lightWorkload is the workload, or a copy with fewer labels if they are too large: the first by name, and the mark.
+// lightWorkload is the workload, or a copy with less if it is too large: the first of its labels by name, the first of its mounts, and
+// the mark.
 func lightWorkload(w *findingv1.Workload) *findingv1.Workload {
-	size := 0
-	for name, value := range w.GetLabels() {
-		size += len(name) + len(value)
-	}
-	if size <= maxLabels {
+	if proto.Size(w) <= maxLabels {
 		return w
 	}
 	light := proto.CloneOf(w)
+	light.Labels, light.PodLabels = lightLabels(w.GetLabels()), lightLabels(w.GetPodLabels())
+	light.Mounts = lightMounts(light.GetMounts())
+	for _, name := range []*string{
+		&light.ContainerId, &light.ContainerName, &light.Image, &light.ImageDigest, &light.Runtime,
+		&light.PodName, &light.PodNamespace, &light.PodUid,
+	} {
+		*name = shorten(*name, maxExe)
+	}
+	return light
+}
+
+func lightLabels(labels map[string]string) map[string]string {
+	size := 0
+	for name, value := range labels {
+		size += len(name) + len(value)
+	}
+	if size <= maxLabels {
+		return labels
+	}
 	left := maxLabels - len(cutMark)
-	light.Labels = map[string]string{cutMark: ""}
-	for _, name := range slices.Sorted(maps.Keys(w.GetLabels())) {
-		value := w.GetLabels()[name]
+	light := map[string]string{cutMark: ""}
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		value := labels[name]
 		if left -= len(name) + len(value); left < 0 {
 			break
 		}
-		light.Labels[name] = value
+		light[name] = value
 	}
 	return light
+}
+
+func lightMounts(mounts []*findingv1.Mount) []*findingv1.Mount {
+	left := maxMounts
+	for i, m := range mounts {
+		if left -= proto.Size(m); left < 0 {
+			return append(mounts[:i:i], &findingv1.Mount{Source: cutMark})
+		}
+	}
+	return mounts
 }

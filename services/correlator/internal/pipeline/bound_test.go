@@ -11,6 +11,7 @@ import (
 
 	collectorv1 "github.com/palisade-sec/palisade/api/palisade/collector/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
+	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/rule"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 )
@@ -67,6 +68,12 @@ func TestAFindingIsBoundedWhateverTheProcessDoes(t *testing.T) {
 		update.Running[0].Workload.Labels[fmt.Sprintf("label-%04d", i)] = strings.Repeat("x", 4000)
 	}
 	parent := uint32(20)
+	update.Running[0].Workload.PodLabels = update.Running[0].Workload.GetLabels()
+	update.Running[0].Workload.PodName = strings.Repeat("p", 1<<20)
+	for i := range 512 {
+		m := &findingv1.Mount{Source: fmt.Sprintf("/srv/%d%s", i, path), Destination: path}
+		update.Running[0].Workload.Mounts = append(update.Running[0].Workload.Mounts, m)
+	}
 	for pid := uint32(40); pid < 80; pid++ {
 		e := exec(pid, parent, ctrNS, 1001, argv...)
 		e.GetExec().Exe.Path = path
@@ -106,7 +113,15 @@ func TestAFindingIsBoundedWhateverTheProcessDoes(t *testing.T) {
 	if _, marked := f.GetWorkload().GetLabels()[cutMark]; !marked || f.GetWorkload().GetLabels()["label-0000"] == "" {
 		t.Error("labels: want the first and the mark")
 	}
-	if len(argv[2]) != 3*32<<10 || len(update.Running[0].Workload.GetLabels()) != 2000 {
+	if _, marked := f.GetWorkload().GetPodLabels()[cutMark]; !marked {
+		t.Error("the pod's labels: want the mark")
+	}
+	mounts := f.GetWorkload().GetMounts()
+	if n := len(mounts); n < 3 || mounts[0].GetDestination() != path || mounts[n-1].GetSource() != cutMark {
+		t.Errorf("%d mounts, want the first and the mark", n)
+	}
+	whole := update.Running[0].Workload
+	if len(argv[2]) != 3*32<<10 || len(whole.GetLabels()) != 2000 || len(whole.GetMounts()) != 512 || len(whole.GetPodName()) != 1<<20 {
 		t.Error("the event or the workload itself was cut")
 	}
 }

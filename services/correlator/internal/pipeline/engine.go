@@ -10,6 +10,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -107,7 +108,8 @@ type Deps struct {
 	Reopen func()
 	// Models learn what images do; nil if nothing is learned.
 	Models Models
-	// Recorder and Profile may be nil.
+	// Flight, Recorder and Profile may be nil.
+	Flight   Flight
 	Recorder Recorder
 	Profile  *profile.Profile
 	// Now is the clock, time.Now if it is nil.
@@ -245,7 +247,7 @@ func (e *Engine) Tick(ctx context.Context) error {
 		e.swept = now
 		e.index.Sweep()
 		clear(e.losers)
-		if err := e.learn(ctx, now); err != nil {
+		if err := errors.Join(e.learn(ctx, now), e.aboutFlight(ctx)); err != nil {
 			return err
 		}
 		if e.deps.Amendments != nil {

@@ -62,6 +62,11 @@ func findingID(b *subscription.Batch, event *eventv1.Event, rule string) string 
 		parts = append(parts, decimal(uint64(process.GetPid())), decimal(process.GetStartBoottimeNs()), field.KindOf(event).String(),
 			event.GetExisting().GetExe().GetPath()) // the process may run another program by the next snapshot
 	}
+	return shortSum(parts...)
+}
+
+// shortSum is a digest of texts, 32 hex digits.
+func shortSum(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return hex.EncodeToString(sum[:])[:32]
 }

@@ -48,6 +48,7 @@ func (e *Engine) judge(ctx context.Context, s subject) (bool, error) {
 	if !settled {
 		return false, nil
 	}
+	e.keep(w, s.place.CgroupID, s)
 	j := &e.judged
 	e.consider(s, w)
 	j.found = j.found[:0]
@@ -206,6 +207,9 @@ func (e *Engine) put(ctx context.Context, s subject, item delivery.Item) error {
 	e.metrics.findings.WithLabelValues(priorityLabel(item.Finding.GetPriority())).Inc()
 	item.Span = s.span
 	item.Done = s.batch.Release
+	if e.deps.Flight != nil {
+		e.deps.Flight.Pin(item.Finding.GetWorkload(), s.event.GetCgroupId(), item.Finding)
+	}
 	s.batch.Keep()
 	return e.deps.Sink.Put(ctx, item)
 }

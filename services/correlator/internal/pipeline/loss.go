@@ -48,6 +48,7 @@ func (e *Engine) lost(ctx context.Context, s subject, loss *eventv1.Loss) error 
 		e.deps.Reopen()
 	}
 	whose, name := e.loser(s.event.GetCgroupId())
+	e.keep(whose, s.event.GetCgroupId(), s)
 	if e.deps.Models != nil {
 		if name == "unknown" {
 			e.deps.Models.Lost(nil, loss.GetCount()) // it may have been anybody's

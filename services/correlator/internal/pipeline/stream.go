@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/bookmark"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
+	"github.com/palisade-sec/palisade/services/correlator/internal/flight"
 	"github.com/palisade-sec/palisade/services/correlator/internal/subscription"
 )
 
@@ -18,7 +21,16 @@ const (
 	RuleRestarted = "Collector restarted"
 	// RuleLost is raised when records are missing: the kernel could not write them, or a workload was over its rate.
 	RuleLost = "Events lost"
+	// RuleRecorder is raised when the flight recorder cannot write, and when it can again.
+	RuleRecorder = "Flight recorder degraded"
 )
+
+// Flight keeps each workload's last events. *flight.Recorder is one. Nothing of it blocks.
+type Flight interface {
+	Note(w *findingv1.Workload, cgroupID uint64, run flight.Run, e *eventv1.Event)
+	Pin(w *findingv1.Workload, cgroupID uint64, f *findingv1.Finding)
+	Changes() []flight.Change
+}
 
 // stream is what is known of the collector's runs.
 type stream struct {
@@ -154,4 +166,35 @@ func (e *Engine) own(ctx context.Context, s subject, whose *findingv1.Workload, 
 		Event:       lightEvent(s.event),
 		Traceparent: s.batch.GetTraceparent(),
 	}})
+}
+
+// keep shows an event of a workload to the flight recorder. A snapshot's events are none: nothing happened then.
+func (e *Engine) keep(w *findingv1.Workload, cgroupID uint64, s subject) {
+	if e.deps.Flight == nil || s.batch.GetBatch() == 0 {
+		return
+	}
+	run := flight.Run{BootID: s.batch.GetBootId(), Instance: s.batch.GetInstance(), Epoch: s.batch.GetEpoch()}
+	e.deps.Flight.Note(w, cgroupID, run, s.event)
+}
+
+// aboutFlight raises the findings about the flight recorder.
+func (e *Engine) aboutFlight(ctx context.Context) error {
+	if e.deps.Flight == nil {
+		return nil
+	}
+	for _, change := range e.deps.Flight.Changes() {
+		priority := findingv1.Priority_PRIORITY_NOTICE
+		if change.Bad {
+			priority = findingv1.Priority_PRIORITY_WARNING
+		}
+		e.metrics.findings.WithLabelValues(priorityLabel(priority)).Inc()
+		err := e.deps.Sink.Put(ctx, delivery.Item{Done: func() {}, Finding: &findingv1.Finding{
+			Id: shortSum(e.stream.bootID, RuleRecorder, change.At.String()), Time: timestamppb.New(change.At), Rule: RuleRecorder, Priority: priority,
+			Effect: findingv1.Effect_EFFECT_ALERT, Output: shorten(change.Text, maxOutput), Tags: []string{"palisade"}, Workload: e.index.Host(),
+		}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -72,6 +72,8 @@ const (
 	// and exit in turn would else grow it for ever.
 	maxDepth  = 64
 	keepDepth = 32
+	// keepParents is how many images are copied at most for a process that was taken over.
+	keepParents = 16
 )
 
 // keepArgv is the first maxArgvBytes of argv, whole arguments, and one cut argument at the end. What it cuts it copies: the
@@ -217,5 +219,32 @@ func cut(image *field.Process) *field.Process {
 	}
 	last.AncestorsCut = last.AncestorsCut || last.StartedBy() != nil
 	last.Parent, last.Creator = nil, nil
+	return &nearest
+}
+
+// parentsOnly is an image whose parents lead to parents alone: as it is, or a copy that does not know who started them. Both ancestries
+// are bounded, each by itself; a way that crossed from one to the other again and again would have no end, and nothing on it would ever
+// be let go.
+func parentsOnly(image *field.Process) *field.Process {
+	copies, at := 0, 0
+	for p := image; p != nil; p = p.Parent {
+		if at++; p.Creator != nil {
+			copies = at
+		}
+	}
+	if copies == 0 {
+		return image
+	}
+	nearest := *image
+	last := &nearest
+	for range min(copies, keepParents) - 1 {
+		next := *last.Parent
+		last.Parent, last.Creator = &next, nil
+		last = &next
+	}
+	last.Creator = nil
+	if copies > keepParents {
+		last.Parent, last.AncestorsCut = nil, true
+	}
 	return &nearest
 }

@@ -173,10 +173,11 @@ func (t *Tree) move(entry *Entry, parent Key, at uint64) {
 		return
 	}
 	moved := *entry.Image // events that wait keep the one they saw
-	if moved.Creator = moved.StartedBy(); moved.Creator.Key == parent {
-		moved.Creator = nil
+	if creator := moved.StartedBy(); creator.Key == parent {
+		moved.Parent, moved.Creator = creator, nil
+	} else {
+		moved.Parent, moved.Creator = parentsOnly(above.Image), creator
 	}
-	moved.Parent = above.Image
 	entry.Image, entry.firstChild, entry.height = &moved, 0, above.height+1
 }
 

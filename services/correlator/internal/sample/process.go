@@ -6,8 +6,10 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/services/correlator/internal/account"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/uapi"
 )
@@ -116,27 +118,18 @@ func (d *decoder) program(pid uint32) *field.Process {
 	return p
 }
 
-// accounts are the host's: what its files would say of the ids in a sample.
-type accounts struct{ users, groups map[uint32]string }
-
-// User is what the host calls a user.
-func (a accounts) User(id uint32) (name string, ok bool) { name, ok = a.users[id]; return name, ok }
-
-// Group is what the host calls a group.
-func (a accounts) Group(id uint32) (name string, ok bool) { name, ok = a.groups[id]; return name, ok }
-
-// accounts are the names that the sample gives the process's ids.
-func (d *decoder) accounts(p *field.Process) accounts {
-	n := accounts{users: map[uint32]string{}, groups: map[uint32]string{}}
+// accounts are the host's, which have the names that the sample gives the process's ids.
+func (d *decoder) accounts(p *field.Process) *account.Table {
+	n := &correlatorv1.Accounts{Users: map[uint32]string{}, Groups: map[uint32]string{}}
 	for key, to := range map[string]struct {
 		names map[uint32]string
 		id    uint32
-	}{"user": {n.users, p.EUID}, "login": {n.users, p.LoginUID}, "group": {n.groups, p.GID}} {
+	}{"user": {n.GetUsers(), p.EUID}, "login": {n.GetUsers(), p.LoginUID}, "group": {n.GetGroups(), p.GID}} {
 		if name := d.str(key); name != "" {
 			to.names[to.id] = name
 		}
 	}
-	return n
+	return account.Of(n)
 }
 
 // directory is a path with a slash at its end, / if it is absent.

@@ -1,5 +1,6 @@
-// Package server answers what people ask the correlator: which rules are in force, how often each matched, and what the pipeline
-// takes in. Data in: the compiled rules and their counts, a tap; data out: RuleService, RecordingService.
+// Package server answers what people ask the correlator: which rules are in force, how often each matched, what the pipeline takes in,
+// what it took in before, and what images were learned to do. Data in: the compiled rules and their counts, a tap, the flight recorder,
+// a learner; data out: RuleService, RecordingService, FlightRecorderService, ModelService, ModelControlService.
 package server
 
 import (
@@ -19,13 +20,15 @@ import (
 // Callers says who may call what. A method without a line is refused.
 func Callers() rpc.Callers {
 	return rpc.Callers{
-		correlatorv1.ModelControlService_FreezeModel_FullMethodName:  {rpc.Operator}, // palisade models freeze
-		correlatorv1.ModelControlService_ImportModel_FullMethodName:  {rpc.Operator}, // palisade models import
-		correlatorv1.ModelControlService_RelearnModel_FullMethodName: {rpc.Operator}, // palisade models relearn
-		correlatorv1.ModelService_ExportModel_FullMethodName:         {rpc.Operator}, // palisade models show, export
-		correlatorv1.ModelService_ListModels_FullMethodName:          {rpc.Operator}, // palisade models list
-		correlatorv1.RecordingService_Record_FullMethodName:          {rpc.Operator}, // palisade record
-		correlatorv1.RuleService_ListRules_FullMethodName:            {rpc.Operator}, // palisade rules
+		correlatorv1.FlightRecorderService_ListRecorded_FullMethodName: {rpc.Operator}, // palisade events
+		correlatorv1.FlightRecorderService_ReadEvents_FullMethodName:   {rpc.Operator}, // palisade events --workload, palisade incidents --events
+		correlatorv1.ModelControlService_FreezeModel_FullMethodName:    {rpc.Operator}, // palisade models freeze
+		correlatorv1.ModelControlService_ImportModel_FullMethodName:    {rpc.Operator}, // palisade models import
+		correlatorv1.ModelControlService_RelearnModel_FullMethodName:   {rpc.Operator}, // palisade models relearn
+		correlatorv1.ModelService_ExportModel_FullMethodName:           {rpc.Operator}, // palisade models show, export
+		correlatorv1.ModelService_ListModels_FullMethodName:            {rpc.Operator}, // palisade models list
+		correlatorv1.RecordingService_Record_FullMethodName:            {rpc.Operator}, // palisade record
+		correlatorv1.RuleService_ListRules_FullMethodName:              {rpc.Operator}, // palisade rules
 	}
 }
 

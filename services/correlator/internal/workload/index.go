@@ -20,16 +20,33 @@ import (
 // Ref names a container within a node.
 type Ref struct{ Namespace, ID string }
 
-// KeyOf tells workloads apart: a container by its id, the host by none, and those that nobody has claimed by their cgroup.
-func KeyOf(w *findingv1.Workload, cgroupID uint64) string {
+// Identity tells workloads apart: a container by its id, one that nobody has claimed by its cgroup, and the host by neither.
+type Identity struct {
+	Container string
+	Cgroup    uint64
+}
+
+// IdentityOf is a workload's, of whose processes one was in that cgroup.
+func IdentityOf(w *findingv1.Workload, cgroupID uint64) Identity {
 	switch {
 	case w.GetContainerId() != "":
-		return w.GetContainerId()
+		return Identity{Container: w.GetContainerId()}
 	case w.GetMetadata() == findingv1.MetadataState_METADATA_STATE_HOST:
-		return ""
+		return Identity{}
 	}
-	return "cgroup " + strconv.FormatUint(cgroupID, 10)
+	return Identity{Cgroup: cgroupID}
 }
+
+// String is the identity for people: a container's id, "cgroup N", and nothing for the host.
+func (i Identity) String() string {
+	if i.Container == "" && i.Cgroup != 0 {
+		return "cgroup " + strconv.FormatUint(i.Cgroup, 10)
+	}
+	return i.Container
+}
+
+// KeyOf is a workload's identity as text.
+func KeyOf(w *findingv1.Workload, cgroupID uint64) string { return IdentityOf(w, cgroupID).String() }
 
 // Task is a running container, as its runtime describes it.
 type Task struct {

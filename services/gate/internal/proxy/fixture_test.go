@@ -26,14 +26,21 @@ type gate struct {
 	socket string
 }
 
-// startGate serves a gate before the containerd at upstream. The test's own uid is the correlator's.
+// startGate serves a gate before the containerd at upstream, which is its CRI-O, too. The test's own uid is the correlator's.
 func startGate(t *testing.T, upstream string) gate {
+	t.Helper()
+	return startGateOn(t, upstream, upstream)
+}
+
+// startGateOn serves a gate before a containerd and a CRI-O.
+func startGateOn(t *testing.T, upstream, crioSocket string) gate {
 	t.Helper()
 	me := uint32(os.Getuid()) //nolint:gosec // never negative
 	cfg := Config{Socket: upstream, UID: me, Timeout: 2 * time.Second}
+	crio := Config{Socket: crioSocket, UID: me, Timeout: 2 * time.Second}
 	registry := prometheus.NewRegistry()
 	log := slog.New(slog.DiscardHandler)
-	window, err := New(cfg, log, registry)
+	window, err := New(cfg, crio, log, registry)
 	if err != nil {
 		t.Fatalf("New(%+v) error = %v", cfg, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,12 +15,13 @@ import (
 
 // FuzzMethod: no spelling of a method passes but those of the tables, to the byte.
 func FuzzMethod(f *testing.F) {
-	for _, method := range slices.Concat(methods, own) {
+	for _, method := range slices.Concat(containerdMethods, criMethods, own) {
 		f.Add(method)
 		f.Add(method + "/")
 		f.Add(method[1:])
 	}
 	f.Add("/containerd.services.tasks.v1.Tasks/Kill")
+	f.Add("/runtime.v1.RuntimeService/ExecSync")
 	f.Add("")
 	m, err := newMetrics(prometheus.NewRegistry())
 	if err != nil {
@@ -28,7 +30,7 @@ func FuzzMethod(f *testing.F) {
 	g := newGuard(m, slog.New(slog.DiscardHandler))
 	f.Fuzz(func(t *testing.T, method string) {
 		_, err := g.tap(context.Background(), &tap.Info{FullMethodName: method})
-		want := slices.Contains(slices.Concat(methods, own, standard), method)
+		want := slices.Contains(slices.Concat(containerdMethods, criMethods, own, standard), method)
 		if got := err == nil; got != want {
 			t.Errorf("tap(%q) lets it pass = %v, want %v", method, got, want)
 		}
@@ -60,6 +62,19 @@ func FuzzVersion(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if got := parseVersion(raw); len(got) > maxLoggedBytes {
 			t.Errorf("parseVersion(%q) = %d bytes, want at most %d", raw, len(got), maxLoggedBytes)
+		}
+	})
+}
+
+// FuzzCRIVersion: whatever a CRI says, its name and version are two short words of printable ASCII.
+func FuzzCRIVersion(f *testing.F) {
+	f.Add([]byte("\x0a\x050.1.0\x12\x05cri-o\x1a\x061.34.0\x22\x02v1"))
+	f.Add([]byte("\x12\x03a\nb\x1a\xff"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		got := parseCRIVersion(raw)
+		name, version, ok := strings.Cut(got, " ")
+		if !ok || !readable(name) || !readable(version) {
+			t.Errorf("parseCRIVersion(%q) = %q, want two words", raw, got)
 		}
 	})
 }

@@ -29,7 +29,7 @@ type guard struct {
 
 func newGuard(m *metrics, log *slog.Logger) *guard {
 	g := &guard{known: map[string]bool{}, metrics: m, log: log, loud: &rate.Sometimes{First: 10, Interval: 10 * time.Second}}
-	for _, table := range [][]string{standard, own, methods} {
+	for _, table := range [][]string{standard, own, containerdMethods, criMethods} {
 		for _, method := range table {
 			g.known[method] = true
 		}
@@ -53,7 +53,7 @@ func (g *guard) tap(ctx context.Context, info *tap.Info) (context.Context, error
 // refusals counts the calls that the caller table turned away.
 type refusals struct{ metrics *metrics }
 
-// HandleRPC counts. containerd answers none of the table's methods with PermissionDenied, so the code is ours.
+// HandleRPC counts. No runtime answers a method of the table with PermissionDenied, so the code is ours.
 func (r refusals) HandleRPC(_ context.Context, event stats.RPCStats) {
 	if end, ok := event.(*stats.End); ok && status.Code(end.Error) == codes.PermissionDenied {
 		r.metrics.refuse(reasonCaller)

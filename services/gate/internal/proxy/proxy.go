@@ -1,6 +1,6 @@
-// Package proxy is the window on containerd: it passes the calls of a literal table on to containerd's socket, byte for
-// byte, and refuses all others before a byte of theirs is read. Requests come in from the correlator, answers come
-// back from containerd; the proxy parses neither.
+// Package proxy is the window on the runtimes that speak gRPC, containerd and CRI-O: it passes the calls of two literal tables on to
+// their sockets, byte for byte, and refuses all others before a byte of theirs is read. Requests come in from the correlator,
+// answers come back from the runtimes; the proxy parses neither. A method is in one table, and goes to that table's runtime.
 //
 // Every method of the table takes exactly one request, so a call needs no goroutine of its own: read one frame, send
 // it, close, copy frames back.
@@ -25,39 +25,42 @@ const (
 	maxRequestBytes = 1 << 20
 	// maxResponseBytes bounds a response. containerd itself sends no more (defaults.DefaultMaxSendMsgSize).
 	maxResponseBytes = 16 << 20
-	// namespaceKey is the only metadata that passes: which of containerd's namespaces a call is about.
+	// namespaceKey is the only metadata that passes: which of containerd's namespaces a call is about. None passes to CRI-O.
 	namespaceKey = "containerd-namespace"
 	// maxNamespaceBytes is containerd's own limit of an identifier.
 	maxNamespaceBytes = 76
 )
 
-// errUnreachable is all a caller learns about why containerd does not answer.
+// errUnreachable is all a caller learns about why a runtime does not answer.
 var errUnreachable = status.Error(codes.Unavailable, "container runtime is not reachable")
 
-// Proxy forwards calls to one containerd. It is safe for concurrent use.
+// Proxy forwards calls to one containerd and one CRI-O. It is safe for concurrent use.
 type Proxy struct {
-	conn    *grpc.ClientConn
+	conn    *grpc.ClientConn // containerd's
+	crio    *grpc.ClientConn
 	codec   codec
 	guard   *guard
 	metrics *metrics
 }
 
-// New returns a proxy to the containerd that serves cfg.Socket. It does not connect before the first call. Close it
-// when done.
-func New(cfg Config, log *slog.Logger, registry *prometheus.Registry) (*Proxy, error) {
-	conn, err := dial(cfg)
+// New returns a proxy to the runtimes that serve the sockets. It does not connect before the first call. Close it when done.
+func New(containerd, crio Config, log *slog.Logger, registry *prometheus.Registry) (*Proxy, error) {
+	m, err := newMetrics(registry)
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMetrics(registry)
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+	p := &Proxy{codec: newCodec(), guard: newGuard(m, log), metrics: m}
+	if p.conn, err = dial(containerd); err != nil {
+		return nil, err
 	}
-	return &Proxy{conn: conn, codec: newCodec(), guard: newGuard(m, log), metrics: m}, nil
+	if p.crio, err = dial(crio); err != nil {
+		return nil, errors.Join(err, p.conn.Close())
+	}
+	return p, nil
 }
 
-// Close ends the connection and every call on it.
-func (p *Proxy) Close() error { return p.conn.Close() }
+// Close ends the connections and every call on them.
+func (p *Proxy) Close() error { return errors.Join(p.conn.Close(), p.crio.Close()) }
 
 // ServerOptions make a server fit for Register: raw frames, bounded, and no method beside the table.
 func (p *Proxy) ServerOptions() []grpc.ServerOption {
@@ -70,32 +73,40 @@ func (p *Proxy) ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// Register adds the table's methods to a server that was made with ServerOptions. Its interceptors see them as they
+// Register adds the tables' methods to a server that was made with ServerOptions. Its interceptors see them as they
 // see any other method.
 func (p *Proxy) Register(server grpc.ServiceRegistrar) {
 	services := map[string]*grpc.ServiceDesc{}
-	for _, full := range methods {
-		service, method := split(full)
-		if services[service] == nil {
-			services[service] = &grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil)}
+	for _, table := range []struct {
+		methods []string
+		handler func(method string) grpc.StreamHandler
+	}{
+		{containerdMethods, func(method string) grpc.StreamHandler { return p.handler(p.conn, method, namespace) }},
+		{criMethods, func(method string) grpc.StreamHandler { return p.handler(p.crio, method, nothing) }},
+	} {
+		for _, full := range table.methods {
+			service, method := split(full)
+			if services[service] == nil {
+				services[service] = &grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil)}
+			}
+			services[service].Streams = append(services[service].Streams, grpc.StreamDesc{
+				StreamName:    method,
+				Handler:       table.handler(full),
+				ServerStreams: true, // a unary answer is a stream of one
+			})
 		}
-		services[service].Streams = append(services[service].Streams, grpc.StreamDesc{
-			StreamName:    method,
-			Handler:       p.handler(full),
-			ServerStreams: true, // a unary answer is a stream of one
-		})
 	}
 	for _, service := range services {
 		server.RegisterService(service, p)
 	}
 }
 
-// handler forwards one call of a method. The call's deadline and its cancellation are those of the caller.
-func (p *Proxy) handler(method string) grpc.StreamHandler {
+// handler forwards one call of a method, with the metadata that may pass. The call's deadline and its cancellation are those of the caller.
+func (p *Proxy) handler(conn *grpc.ClientConn, method string, passing func(context.Context) (metadata.MD, error)) grpc.StreamHandler {
 	return func(_ any, in grpc.ServerStream) error {
 		ctx, cancel := context.WithCancel(in.Context())
-		defer cancel() // lets go of containerd's side, however this one ends
-		ctx, err := outgoing(ctx)
+		defer cancel() // lets go of the runtime's side, however this one ends
+		pairs, err := passing(ctx)
 		if err != nil {
 			return err
 		}
@@ -104,7 +115,7 @@ func (p *Proxy) handler(method string) grpc.StreamHandler {
 			return err
 		}
 		p.metrics.forward(method, request.data.Len())
-		out, err := p.open(ctx, method, &request)
+		out, err := open(metadata.NewOutgoingContext(ctx, pairs), conn, method, &request)
 		if err != nil {
 			return outcome(err)
 		}
@@ -112,9 +123,9 @@ func (p *Proxy) handler(method string) grpc.StreamHandler {
 	}
 }
 
-// open starts the call to containerd with its one request.
-func (p *Proxy) open(ctx context.Context, method string, request *frame) (grpc.ClientStream, error) {
-	out, err := p.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
+// open starts the call to the runtime with its one request.
+func open(ctx context.Context, conn *grpc.ClientConn, method string, request *frame) (grpc.ClientStream, error) {
+	out, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
 	if err != nil {
 		request.data.Free()
 		return nil, err
@@ -147,19 +158,22 @@ func (p *Proxy) copyBack(in grpc.ServerStream, out grpc.ClientStream) error {
 	}
 }
 
-// outgoing is ctx with the metadata that may pass.
-func outgoing(ctx context.Context) (context.Context, error) {
+// namespace is the metadata that may pass to containerd.
+func namespace(ctx context.Context) (metadata.MD, error) {
 	values := metadata.ValueFromIncomingContext(ctx, namespaceKey)
 	switch {
 	case len(values) == 0:
-		return ctx, nil
+		return nil, nil
 	case len(values) > 1 || len(values[0]) > maxNamespaceBytes:
 		return nil, status.Error(codes.InvalidArgument, "not a containerd namespace")
 	}
-	return metadata.NewOutgoingContext(ctx, metadata.Pairs(namespaceKey, values[0])), nil
+	return metadata.Pairs(namespaceKey, values[0]), nil
 }
 
-// outcome is what the caller is told about the end of a call: containerd's own status, without the paths in which our
+// nothing is the metadata that may pass to CRI-O.
+func nothing(context.Context) (metadata.MD, error) { return nil, nil }
+
+// outcome is what the caller is told about the end of a call: the runtime's own status, without the paths in which our
 // side of the connection explains why there is none.
 func outcome(err error) error {
 	if errors.Is(err, io.EOF) {

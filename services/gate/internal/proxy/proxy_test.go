@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -195,6 +196,12 @@ func TestRefusesWhatIsNotInTheTable(t *testing.T) {
 		"/containerd.services.content.v1.Content/Read", "/containerd.services.events.v1.Events/Publish",
 		"/containerd.services.containers.v1.Containers/list", "/containerd.services.containers.v1.Containers/List/",
 		"//containerd.services.containers.v1.Containers/List", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+		"/runtime.v1.RuntimeService/ExecSync", "/runtime.v1.RuntimeService/Exec", "/runtime.v1.RuntimeService/Attach",
+		"/runtime.v1.RuntimeService/CreateContainer", "/runtime.v1.RuntimeService/RunPodSandbox",
+		"/runtime.v1.RuntimeService/StopContainer", "/runtime.v1.RuntimeService/UpdateContainerResources",
+		"/runtime.v1.RuntimeService/PortForward", "/runtime.v1.RuntimeService/CheckpointContainer",
+		"/runtime.v1.RuntimeService/containerstatus", "/runtime.v1.RuntimeService/ContainerStatus/",
+		"/runtime.v1.ImageService/PullImage", "/runtime.v1.ImageService/RemoveImage", "/runtime.v1alpha2.RuntimeService/Version",
 		"/x/y",
 	}
 	for _, method := range refused {
@@ -208,7 +215,7 @@ func TestRefusesWhatIsNotInTheTable(t *testing.T) {
 	if got, want := g.proxy.metrics.refusals.Load(), uint64(len(refused)); got != want {
 		t.Errorf("refused = %d, want %d", got, want)
 	}
-	for _, method := range methods {
+	for _, method := range slices.Concat(containerdMethods, criMethods) {
 		if _, err := g.call(t.Context(), method, nil); err != nil {
 			t.Errorf("call(%q) error = %v, want nil", method, err)
 		}

@@ -24,19 +24,22 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/palisade-sec/palisade/internal/containerdtest"
 	"github.com/palisade-sec/palisade/internal/unixsock"
 )
 
-func TestTableNamesContainerdsReadingMethods(t *testing.T) {
-	if !slices.IsSorted(methods) {
-		t.Errorf("methods are not sorted: %q", methods)
+func TestTablesNameReadingMethods(t *testing.T) {
+	for _, table := range [][]string{containerdMethods, criMethods} {
+		if !slices.IsSorted(table) {
+			t.Errorf("methods are not sorted: %q", table)
+		}
 	}
 	real := map[string]bool{}
 	for _, service := range []grpc.ServiceDesc{
 		containersapi.Containers_ServiceDesc, eventsapi.Events_ServiceDesc, imagesapi.Images_ServiceDesc,
-		namespacesapi.Namespaces_ServiceDesc, tasksapi.Tasks_ServiceDesc, versionapi.Version_ServiceDesc,
+		namespacesapi.Namespaces_ServiceDesc, tasksapi.Tasks_ServiceDesc, versionapi.Version_ServiceDesc, runtimeapi.RuntimeService_ServiceDesc,
 	} {
 		for _, m := range service.Methods {
 			real["/"+service.ServiceName+"/"+m.MethodName] = true
@@ -45,11 +48,15 @@ func TestTableNamesContainerdsReadingMethods(t *testing.T) {
 			real["/"+service.ServiceName+"/"+s.StreamName] = !s.ClientStreams // one request is all the proxy reads
 		}
 	}
-	for _, method := range methods {
+	reading := []string{
+		"Get", "List", "ListStream", "Subscribe", "Version",
+		"ContainerStatus", "GetContainerEvents", "ListContainers", "ListPodSandbox", "PodSandboxStatus",
+	}
+	for _, method := range slices.Concat(containerdMethods, criMethods) {
 		if !real[method] {
-			t.Errorf("%s is no method of containerd's with one request", method)
+			t.Errorf("%s is no method of a runtime's with one request", method)
 		}
-		if _, verb := split(method); !slices.Contains([]string{"Get", "List", "ListStream", "Subscribe", "Version"}, verb) {
+		if _, verb := split(method); !slices.Contains(reading, verb) {
 			t.Errorf("%s does more than read", method)
 		}
 	}

@@ -11,9 +11,9 @@ import (
 // caller is the only process that may look through the window.
 const caller = "correlator"
 
-// methods is all that reaches containerd, sorted. Every line reads; none can change, start or enter anything. Content,
+// containerdMethods is all that reaches containerd, sorted. Every line reads; none can change, start or enter anything. Content,
 // snapshots, leases, diff, transfer and sandboxes have no line: metadata needs none of them.
-var methods = []string{
+var containerdMethods = []string{
 	"/containerd.services.containers.v1.Containers/Get",        // image reference and labels of one container
 	"/containerd.services.containers.v1.Containers/List",       // the same of all
 	"/containerd.services.containers.v1.Containers/ListStream", // the same, one message each: how containerd's client lists
@@ -24,6 +24,17 @@ var methods = []string{
 	"/containerd.services.tasks.v1.Tasks/Get",                  // pid of one container
 	"/containerd.services.tasks.v1.Tasks/List",                 // pids of all
 	"/containerd.services.version.v1.Version/Version",          // for status
+}
+
+// criMethods is all that reaches CRI-O, sorted. Every line reads. Images and statistics have no line: a container's status names its
+// image. Nor has ExecSync, Attach or any other that starts, changes or enters.
+var criMethods = []string{
+	"/runtime.v1.RuntimeService/ContainerStatus",    // description and pid of one container
+	"/runtime.v1.RuntimeService/GetContainerEvents", // tells when a container starts or ends
+	"/runtime.v1.RuntimeService/ListContainers",     // ids and states of all
+	"/runtime.v1.RuntimeService/ListPodSandbox",     // ids and states of all pods
+	"/runtime.v1.RuntimeService/PodSandboxStatus",   // name, labels and pid of one pod
+	"/runtime.v1.RuntimeService/Version",            // for status
 }
 
 // own are methods that the gate serves itself.
@@ -38,13 +49,16 @@ var standard = []string{
 	"/palisade.process.v1.ProcessService/GetStatus",
 }
 
-// versionMethod is what the gate itself asks, to see whether containerd answers.
-const versionMethod = "/containerd.services.version.v1.Version/Version"
+// What the gate itself asks, to see whether a runtime answers.
+const (
+	versionMethod    = "/containerd.services.version.v1.Version/Version"
+	criVersionMethod = "/runtime.v1.RuntimeService/Version"
+)
 
 // Callers is the caller table of the methods that are forwarded, and of the gate's own.
 func Callers() rpc.Callers {
 	callers := rpc.Callers{}
-	for _, method := range slices.Concat(methods, own) {
+	for _, method := range slices.Concat(containerdMethods, criMethods, own) {
 		callers[method] = []string{caller}
 	}
 	return callers

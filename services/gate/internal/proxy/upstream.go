@@ -16,13 +16,13 @@ import (
 	"github.com/palisade-sec/palisade/internal/unixsock"
 )
 
-// Config says where containerd is.
+// Config says where a runtime is.
 type Config struct {
-	// Socket is containerd's gRPC socket.
+	// Socket is its gRPC socket.
 	Socket string `yaml:"socket"`
-	// UID serves it. A socket that somebody else serves is not containerd's.
+	// UID serves it. A socket that somebody else serves is not the runtime's.
 	UID uint32 `yaml:"uid"`
-	// Timeout bounds the gate's own question for containerd's version; calls passed on keep their caller's deadline.
+	// Timeout bounds the gate's own question for the runtime's version; calls passed on keep their caller's deadline.
 	Timeout time.Duration `yaml:"timeout"`
 }
 
@@ -31,19 +31,24 @@ func DefaultConfig() Config {
 	return Config{Socket: "/run/containerd/containerd.sock", UID: 0, Timeout: 2 * time.Second}
 }
 
-// Validate reports every fault.
-func (c Config) Validate() error {
+// DefaultCRIO is CRI-O as distributions install it.
+func DefaultCRIO() Config {
+	return Config{Socket: "/run/crio/crio.sock", UID: 0, Timeout: 2 * time.Second}
+}
+
+// Validate reports every fault, each with the runtime's name before its key.
+func (c Config) Validate(name string) error {
 	var errs []error
 	if !filepath.IsAbs(c.Socket) {
-		errs = append(errs, fmt.Errorf("containerd.socket: %q is not an absolute path", c.Socket))
+		errs = append(errs, fmt.Errorf("%s.socket: %q is not an absolute path", name, c.Socket))
 	}
 	if c.Timeout <= 0 {
-		errs = append(errs, fmt.Errorf("containerd.timeout: %v is not positive", c.Timeout))
+		errs = append(errs, fmt.Errorf("%s.timeout: %v is not positive", name, c.Timeout))
 	}
 	return errors.Join(errs...)
 }
 
-// dial makes the connection. It carries no tracing: nothing but the namespace reaches containerd.
+// dial makes the connection. It carries no tracing: nothing but the namespace reaches containerd, and nothing CRI-O.
 func dial(cfg Config) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("unix://"+cfg.Socket,
 		grpc.WithTransportCredentials(unixsock.ClientCredentials(cfg.UID)),

@@ -145,36 +145,34 @@ func fromMemory([]string) error {
 	return unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), []string{"payload", "nothing"}, nil)
 }
 
-// connect reaches an address of this machine, where it listens itself.
-func connect(args []string) error {
-	listener, err := net.Listen("tcp", args[0])
+// connected reaches an address of this machine, where it listens itself, and shows the connection.
+func connected(address string, show func(*net.TCPConn) error) error {
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
-	conn, err := net.Dial("tcp", args[0])
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return err
 	}
-	return conn.Close()
+	return show(conn.(*net.TCPConn))
 }
 
-// redirect makes a connection to an address its standard input, as a shell for somebody else has it.
+// connect makes a connection.
+func connect(args []string) error {
+	return connected(args[0], func(conn *net.TCPConn) error { return conn.Close() })
+}
+
+// redirect makes a connection its standard input, as a shell for somebody else has it.
 func redirect(args []string) error {
-	listener, err := net.Listen("tcp", args[0])
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
-	conn, err := net.Dial("tcp", args[0])
-	if err != nil {
-		return err
-	}
-	file, err := conn.(*net.TCPConn).File()
-	if err != nil {
-		return err
-	}
-	return unix.Dup3(int(file.Fd()), 0, 0)
+	return connected(args[0], func(conn *net.TCPConn) error {
+		file, err := conn.File()
+		if err != nil {
+			return err
+		}
+		return unix.Dup3(int(file.Fd()), 0, 0)
+	})
 }
 
 // resolve asks a name server of its own for a name, and connects to the address that it told: NAME ADDRESS PORT.
