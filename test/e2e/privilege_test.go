@@ -75,12 +75,29 @@ func checkStatus(t *testing.T, pid int, row privilege.Row, group uint32) {
 }
 
 // The collector must cost little where nothing happens: its budget, in MiB, of memory that it shares with nobody, and of its share
-// in what it does (proc(5): Pss in smaps_rollup).
+// in what it does (proc(5): Pss in smaps_rollup). What a start or another busy time took is given back within two looks of its keeper
+// (internal/memory).
 func TestIdleCollectorIsSmall(t *testing.T) {
 	const budget = 40
 	n := startNode(t)
-	time.Sleep(3 * time.Second) // what it needed to start has been given back
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", n.processes()["collector"].PID))
+	pid := n.processes()["collector"].PID
+	var kib []int
+	if !eventually(45*time.Second, func() bool {
+		if len(kib) > 0 {
+			time.Sleep(3 * time.Second)
+		}
+		kib = append(kib, proportionalSize(t, pid))
+		return kib[len(kib)-1] <= budget<<10
+	}) {
+		t.Errorf("the collector takes %d KiB, want at most %d MiB", kib, budget)
+	}
+	t.Logf("%d KiB", kib)
+}
+
+// proportionalSize is a process's, in KiB.
+func proportionalSize(t *testing.T, pid int) int {
+	t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,10 +106,7 @@ func TestIdleCollectorIsSmall(t *testing.T) {
 	if err != nil {
 		t.Fatalf("smaps_rollup: %q: %v", raw, err)
 	}
-	t.Logf("%d KiB", kib)
-	if kib > budget<<10 {
-		t.Errorf("the collector takes %d KiB, want at most %d MiB", kib, budget)
-	}
+	return kib
 }
 
 func readStatus(t *testing.T, path string) map[string]string {
