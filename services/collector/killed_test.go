@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ func TestKilledDuringExecsMissesNone(t *testing.T) {
 
 	collector := again(t, first)
 	subscriber.await(t, "the first event", func() bool { return subscriber.starts == 1 })
-	load := startLoad(ctx)
+	load := startLoad(ctx, nil)
 	kills := 4
 	if os.Getenv("PALISADE_TEST_FULL") != "" {
 		kills = 20
@@ -118,7 +119,8 @@ type load struct {
 	failed error
 }
 
-func startLoad(ctx context.Context) *load {
+// startLoad starts it; its programs begin as attributes say.
+func startLoad(ctx context.Context, attributes *syscall.SysProcAttr) *load {
 	ctx, halt := context.WithCancel(ctx)
 	l := &load{halt: halt, issued: make(chan int, 1)}
 	go func() {
@@ -127,8 +129,9 @@ func startLoad(ctx context.Context) *load {
 		defer pace.Stop()
 		for ctx.Err() == nil && l.failed == nil {
 			<-pace.C
-			// Not with the context: what has begun is run to its end and counts.
-			l.failed = exec.Command("/bin/true", loadMark, strconv.Itoa(issued)).Run() //nolint:noctx // see above
+			cmd := exec.Command("/bin/true", loadMark, strconv.Itoa(issued)) //nolint:noctx // what has begun is run to its end and counts
+			cmd.SysProcAttr = attributes
+			l.failed = cmd.Run()
 			issued++
 		}
 		l.issued <- issued
@@ -163,12 +166,23 @@ type subscriber struct {
 	runs     map[place]int // the load's execs, by number
 	repeated int           // execs that came more than once
 	altered  []place       // and were another then
-	losses   []*eventv1.Loss
+	losses   map[place]loss
+	retold   int // losses that came more than once
 	epochs   []string
+	// hold is how long what tells of losses is not acknowledged.
+	hold time.Duration
+}
+
+// loss is what one event says is missing.
+type loss struct {
+	class  string
+	cgroup uint64
+	count  uint64
+	reason eventv1.LossReason
 }
 
 func newSubscriber() *subscriber {
-	return &subscriber{changed: make(chan struct{}), runs: map[place]int{}}
+	return &subscriber{changed: make(chan struct{}), runs: map[place]int{}, losses: map[place]loss{}}
 }
 
 func (s *subscriber) run(ctx context.Context, conn *grpc.ClientConn) error {
@@ -195,12 +209,18 @@ func (s *subscriber) subscribe(ctx context.Context, conn *grpc.ClientConn) error
 		if err != nil {
 			return err
 		}
-		s.take(batch)
+		if s.take(batch) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(s.hold):
+			}
+		}
 		request = &collectorv1.StreamEventsRequest{AcknowledgedBatch: batch.GetBatch()}
 	}
 }
 
-func (s *subscriber) take(batch *collectorv1.StreamEventsResponse) {
+// take returns true if a batch tells of losses.
+func (s *subscriber) take(batch *collectorv1.StreamEventsResponse) (losses bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !slices.Contains(s.epochs, batch.GetEpoch()) {
@@ -215,13 +235,26 @@ func (s *subscriber) take(batch *collectorv1.StreamEventsResponse) {
 				s.resumed++
 			}
 		case *eventv1.Event_Loss:
-			s.losses = append(s.losses, kind.Loss)
+			losses = true
+			s.takeLoss(at, loss{kind.Loss.GetClass(), event.GetCgroupId(), kind.Loss.GetCount(), kind.Loss.GetReason()})
 		case *eventv1.Event_Exec:
 			s.takeExec(at, kind.Exec.GetArgv())
 		}
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
+	return losses
+}
+
+func (s *subscriber) takeLoss(at place, l loss) {
+	before, again := s.losses[at]
+	if again && before != l {
+		s.altered = append(s.altered, at)
+	}
+	if again {
+		s.retold++
+	}
+	s.losses[at] = l
 }
 
 func (s *subscriber) takeExec(at place, argv []string) {
@@ -285,7 +318,7 @@ func (s *subscriber) check(t *testing.T, issued int) {
 		t.Errorf("another exec at the same place: %v", s.altered)
 	}
 	for _, loss := range s.losses {
-		if loss.GetClass() == "exec" || loss.GetClass() == "any" {
+		if loss.class == "exec" || loss.class == "any" {
 			t.Errorf("loss %v, want none", loss)
 		}
 	}

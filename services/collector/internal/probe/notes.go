@@ -297,7 +297,7 @@ type Notice struct {
 	CgroupID   uint64 // 0 if it is not known
 	// Before and Total are what the counter had come to when it was told of last, and now.
 	Before, Total uint64
-	Reason        uint32 // eventv1.LossReason
+	Reason        eventv1.LossReason
 	Kind          uint32 // record.Kind, 0 if it is not known
 	CPU           int32  // -1 if it is not known
 	// Source is the program's id of what was left out, and the ring's number of what a kill has lost.

@@ -83,7 +83,7 @@ func NewLosses(ledger Ledger, decoder record.Decoder, publish Publish) (*Losses,
 func (l *Losses) TakeOver(reader *Reader) error {
 	var lost []probe.Notice
 	for ring, left := range reader.leftBehind {
-		notice := probe.Notice{Reason: uint32(eventv1.LossReason_LOSS_REASON_KILLED), CPU: -1, Source: ring, Before: left.Acknowledged, Total: left.Freed}
+		notice := probe.Notice{Reason: eventv1.LossReason_LOSS_REASON_KILLED, CPU: -1, Source: ring, Before: left.Acknowledged, Total: left.Freed}
 		for _, old := range l.again { // a collector that was killed before it had settled
 			if old.Reason == notice.Reason && old.Source == ring {
 				notice.Before = max(notice.Before, old.Total)
@@ -112,7 +112,7 @@ func (l *Losses) number(notice probe.Notice) probe.Notice {
 func (l *Losses) count(notice probe.Notice) {
 	account := accountOf(notice)
 	told := l.told[account]
-	switch eventv1.LossReason(notice.Reason) { //nolint:gosec // exhaustive: what a kill has lost is told of in notices alone
+	switch notice.Reason { //nolint:exhaustive // what a kill has lost is told of in notices alone
 	case eventv1.LossReason_LOSS_REASON_RING_FULL:
 		told.Lost = max(told.Lost, notice.Total)
 		l.told[account] = told
@@ -183,7 +183,7 @@ func (l *Losses) tell(ctx context.Context, notices []probe.Notice) error {
 	}
 	short, out := map[probe.Account]probe.Shortfall{}, map[uint32]uint64{}
 	for _, notice := range notices {
-		switch eventv1.LossReason(notice.Reason) {
+		switch notice.Reason { //nolint:exhaustive // see count
 		case eventv1.LossReason_LOSS_REASON_LEFT_OUT:
 			out[notice.Source] = notice.Total
 		case eventv1.LossReason_LOSS_REASON_RING_FULL, eventv1.LossReason_LOSS_REASON_RATE:
@@ -211,8 +211,7 @@ func (l *Losses) event(notice probe.Notice) *eventv1.Event {
 	if notice.Kind != 0 {
 		class = record.Kind(notice.Kind).Class()
 	}
-	reason := eventv1.LossReason(notice.Reason) //nolint:gosec // one of a few
-	loss := &eventv1.Loss{Class: class, Count: notice.Total - notice.Before, Reason: reason, Cpu: notice.CPU}
+	loss := &eventv1.Loss{Class: class, Count: notice.Total - notice.Before, Reason: notice.Reason, Cpu: notice.CPU}
 	event := l.decoder.Stamp(&eventv1.Event{CgroupId: notice.CgroupID, Kind: &eventv1.Event_Loss{Loss: loss}}, notice.BoottimeNs)
 	event.Ring, event.Position = probe.LossRing, notice.Number
 	return event
@@ -233,11 +232,11 @@ func (l *Losses) short() (news []probe.Notice, err error) {
 		before := l.told[account]
 		notice := probe.Notice{CgroupID: account.CgroupID, Kind: uint32(account.Kind), CPU: int32(account.CPU)} //nolint:gosec // processors are few
 		if total.Lost > before.Lost {
-			notice.Reason, notice.Before, notice.Total = uint32(eventv1.LossReason_LOSS_REASON_RING_FULL), before.Lost, total.Lost
+			notice.Reason, notice.Before, notice.Total = eventv1.LossReason_LOSS_REASON_RING_FULL, before.Lost, total.Lost
 			news = append(news, notice)
 		}
 		if total.Dropped > before.Dropped {
-			notice.Reason, notice.Before, notice.Total = uint32(eventv1.LossReason_LOSS_REASON_RATE), before.Dropped, total.Dropped
+			notice.Reason, notice.Before, notice.Total = eventv1.LossReason_LOSS_REASON_RATE, before.Dropped, total.Dropped
 			news = append(news, notice)
 		}
 	}
@@ -254,7 +253,7 @@ func (l *Losses) leftOut() (news []probe.Notice, err error) {
 	for _, out := range all {
 		if before := l.toldOut[out.ID]; out.Count > before {
 			news = append(news, probe.Notice{
-				Reason: uint32(eventv1.LossReason_LOSS_REASON_LEFT_OUT), Source: out.ID, Kind: uint32(out.Kind()), CPU: -1,
+				Reason: eventv1.LossReason_LOSS_REASON_LEFT_OUT, Source: out.ID, Kind: uint32(out.Kind()), CPU: -1,
 				Before: before, Total: out.Count,
 			})
 		}
