@@ -138,7 +138,7 @@ func removeCgroups(t *testing.T, name string) {
 			return nil
 		})
 		for _, directory := range slices.Backward(directories) {
-			if !eventually(5*time.Second, func() bool { return os.Remove(directory) == nil }) {
+			if !eventually(20*time.Second, func() bool { return os.Remove(directory) == nil }) {
 				t.Errorf("cgroup %s is left", directory)
 			}
 		}

@@ -41,7 +41,7 @@ func TestStopLeavesNothing(t *testing.T) {
 	}
 	var left inventory
 	nothing := func() bool { left = takeInventory(t).without(before); return left.empty() }
-	if !eventually(5*time.Second, nothing) { // the kernel frees programs after a grace period
+	if !eventually(20*time.Second, nothing) { // the kernel frees programs after a grace period
 		t.Errorf("left behind: %+v", left)
 	}
 }

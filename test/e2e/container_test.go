@@ -40,7 +40,7 @@ func startBystander(t *testing.T, daemon *containerdtest.Daemon) *bystander {
 func (b *bystander) heartbeat() int {
 	b.t.Helper()
 	beat := 0
-	if !eventually(5*time.Second, func() bool {
+	if !eventually(20*time.Second, func() bool {
 		raw, err := os.ReadFile(b.file)
 		if err != nil {
 			return false

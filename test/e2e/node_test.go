@@ -213,12 +213,11 @@ type demoReport struct {
 	ContainerID string `json:"container_id"`
 	Image       string `json:"image"`
 	Attacks     []struct {
-		Rule        string `json:"rule"`
-		Seen        bool   `json:"seen"`
-		SeenAfterMs int64  `json:"seen_after_ms"`
-		FindingID   string `json:"finding_id"`
-		Killed      bool   `json:"killed"`
-		ExitCode    int    `json:"exit_code"`
+		Rule      string `json:"rule"`
+		Seen      bool   `json:"seen"`
+		FindingID string `json:"finding_id"`
+		Killed    bool   `json:"killed"`
+		ExitCode  int    `json:"exit_code"`
 	} `json:"attacks"`
 	StillRunning bool `json:"still_running"`
 }
