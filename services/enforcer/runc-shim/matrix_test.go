@@ -74,7 +74,7 @@ type invocation struct {
 
 // world is where a scenario plays.
 type world struct {
-	t         *testing.T
+	t         testing.TB
 	by        invocation
 	directory string
 	bundle    string
@@ -214,7 +214,7 @@ func (w *world) output() *os.File {
 	return file
 }
 
-func content(t *testing.T, file *os.File) string {
+func content(t testing.TB, file *os.File) string {
 	raw, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<20))
 	if err != nil {
 		t.Error(err)
@@ -287,7 +287,7 @@ func (w *world) await(state string) {
 	w.t.Fatalf("the container was never %s", state)
 }
 
-func writeRootfs(t *testing.T, directory string) {
+func writeRootfs(t testing.TB, directory string) {
 	t.Helper()
 	files, err := ociimage.Busybox()
 	if err != nil {
