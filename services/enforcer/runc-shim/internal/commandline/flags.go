@@ -9,17 +9,17 @@ const (
 	number
 )
 
-// flags are the flags of a command line's part, by name without dashes. A flag that has two names stands twice, and
-// aliases leads from the short one to the long one.
+// flags are those of a part of the command line, by name without dashes. One that has two names stands there twice;
+// aliases leads from the short name to the long one.
 type flags map[string]kind
 
 // globalFlags are runC's own, those of 1.1 (which has criu) and of later ones. 1.6 takes them behind the command, too.
-var globalFlags = flags{
+var globalFlags = map[string]kind{
 	"criu": text, "debug": boolean, "log": text, "log-format": text, "root": text, "rootless": text, "systemd-cgroup": boolean,
 }
 
 // rootFlags are taken before the command alone.
-var rootFlags = flags{"help": boolean, "h": boolean, "version": boolean, "v": boolean}
+var rootFlags = map[string]kind{"help": boolean, "h": boolean, "version": boolean, "v": boolean}
 
 // commandFlags are those of the commands that this package reads to the end; of all others it knows the name only.
 var commandFlags = map[string]flags{

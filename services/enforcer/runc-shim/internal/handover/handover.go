@@ -33,10 +33,7 @@ func lockFirstThread() bool {
 // Exec replaces the program by the one at path. It returns only if it could not, and may be tried again with another
 // path; standard descriptors that the caller had closed are then closed. It is to be called by the main goroutine.
 func Exec(path string, argv []string) error {
-	env, err := environment()
-	if err != nil {
-		return err
-	}
+	env := environment()
 	restoreDescriptors()
 	if err := restoreSignals(); err != nil {
 		return fmt.Errorf("restore signals: %w", err)
@@ -45,17 +42,16 @@ func Exec(path string, argv []string) error {
 }
 
 // environment is what the kernel was given, entry by entry.
-func environment() ([]string, error) {
+func environment() []string {
 	raw, err := os.ReadFile("/proc/self/environ")
 	if err != nil {
-		// Without /proc no container starts, but runC tells its version.
-		return os.Environ(), nil //nolint:nilerr // what is left is nearly the same
+		// There is no /proc, or the caller may run this file but not read it. No container starts so, but runC tells its version.
+		return os.Environ()
 	}
-	text := strings.TrimSuffix(string(raw), "\x00")
-	if text == "" {
-		return nil, nil
+	if len(raw) == 0 {
+		return nil
 	}
-	return strings.Split(text, "\x00"), nil
+	return strings.Split(strings.TrimSuffix(string(raw), "\x00"), "\x00")
 }
 
 // restoreDescriptors closes those of the standard descriptors that were closed when the process began.
