@@ -16,13 +16,15 @@ TESTFLAGS ?=
 # It is taken as it is written: $(value) keeps make from taking $| and the like for variables.
 # FULL=1 asks for the whole of every count, and gives a VM an hour.
 KERNELS ?=
+# How many containers `make bench-shim` makes each way.
+CONTAINERS ?= 100
 TESTS ?=
 FULL ?=
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 processes := collector console correlator enforcer gate uplink
 modules := api cli deploy internal loadtest $(addprefix services/,$(processes)) test
-binaries := bin/palisade $(addprefix bin/palisade-,$(processes))
+binaries := bin/palisade bin/palisade-runc $(addprefix bin/palisade-,$(processes))
 # Tools are pinned in modules of their own, one for those that share dependencies; the workspace does not know them.
 build_tool = @mkdir -p bin/tools; cd tools$(1) && GOWORK=off go build -o $(CURDIR)/bin/tools/ $(2)
 
@@ -85,6 +87,7 @@ build: ## Build every binary into bin/, static, without cgo
 	@mkdir -p bin
 	@for process in $(processes); do echo "build palisade-$$process"; \
 		CGO_ENABLED=0 go build -trimpath -ldflags='$(ldflags)' -o bin/palisade-$$process ./services/$$process; done
+	@echo "build palisade-runc"; CGO_ENABLED=0 go build -trimpath -ldflags='$(shim_ldflags)' -o bin/palisade-runc ./services/enforcer/runc-shim
 	@echo "build palisade"; CGO_ENABLED=0 go build -trimpath -ldflags='$(ldflags)' -o bin/palisade ./cli
 
 .PHONY: image
@@ -151,6 +154,11 @@ bench-replay: setup build ## Record containers with a mixed load here, then repl
 bench-hooks: setup ## What an event costs in the kernel's hooks, as root, by the kernel's own clock (a minute)
 	go test -c -o bin/tools/kerneltest ./services/collector/internal/kerneltest
 	$(SUDO) bin/tools/kerneltest -test.run='^$$' -test.bench=Hooks -test.benchtime=1x
+
+.PHONY: bench-shim
+bench-shim: setup ## What the runC shim adds to create and start, against runC alone in the same run, as root (CONTAINERS=n)
+	go test -c -o bin/tools/shimtest ./services/enforcer/runc-shim
+	cd services/enforcer/runc-shim && $(SUDO) env "PATH=$$PATH" $(CURDIR)/bin/tools/shimtest -test.run='^$$' -test.bench=CreateAndStart -test.benchtime=$(CONTAINERS)x
 
 .PHONY: clean
 clean: ## Remove what build made

@@ -66,6 +66,8 @@ func TestBreachesAreReported(t *testing.T) {
 		{"many parameters", "internal/x/x.go", "package x\nfunc f(a, b, c int, d, e, g string) {}\n", "f has 6 parameters"},
 		{"a vague name", "internal/util/x.go", "package util\n", "does not say what it does"},
 		{"no comment", "internal/x/x.go", "package x\n", "internal/x: the package has no comment"},
+		{"no privileges of a service's second program", "services/gate/other/main.go", "// Command other.\npackage main\n", `no section "# Privileges"`},
+		{"execve in the enforcer", "services/enforcer/x.go", `package x; import "syscall"; var _ = syscall.Exec`, "the runC shim becomes runC"},
 		{"no privileges", "services/gate/main.go", "// Command gate.\npackage main\n", `no section "# Privileges"`},
 	}
 	for _, tt := range tests {

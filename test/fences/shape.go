@@ -85,7 +85,8 @@ func CheckDocs(files []File) []string {
 			documented[f.Directory()] = documented[f.Directory()] || f.Syntax.Doc != nil
 		}
 		service, _ := filepath.Match("services/*/main.go", f.Path)
-		if (service || f.Path == "cli/main.go") && !strings.Contains(f.Syntax.Doc.Text(), "# Privileges") {
+		second, _ := filepath.Match("services/*/*/main.go", f.Path)
+		if (service || second || f.Path == "cli/main.go") && !strings.Contains(f.Syntax.Doc.Text(), "# Privileges") {
 			breaches = append(breaches, f.Path+": the command's comment has no section \"# Privileges\"")
 		}
 	}
