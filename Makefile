@@ -48,10 +48,12 @@ test-full: setup ## Run the collector's tests with the whole of every count: 200
 	$(SUDO) env "PATH=$$PATH" PALISADE_TEST_FULL=1 go test -count=1 -p=1 -timeout=30m $(TESTFLAGS) ./services/collector/...
 
 .PHONY: test-runtimes
-test-runtimes: setup build ## Run the tests of containers and pods against containerd 2 (built here: a few minutes the first time)
+test-runtimes: setup build ## Run the tests of containers and pods against containerd 2, and the runC shim's against runC 1.5 (built here: minutes)
 	@mkdir -p bin/runtimes
 	cd bin/runtimes && GOWORK=off CGO_ENABLED=0 GOBIN=$(CURDIR)/bin/runtimes go install $(addprefix github.com/containerd/containerd/v2/cmd/,$(addsuffix @$(containerd2),\
 		containerd containerd-shim-runc-v2 ctr))
+	cd bin/runtimes && GOWORK=off CGO_ENABLED=1 GOBIN=$(CURDIR)/bin/runtimes/runc-1.5 go install github.com/opencontainers/runc@$(runc15)
+	$(SUDO) env "PATH=$$PATH" PALISADE_TEST_RUNC=$(CURDIR)/bin/runtimes/runc-1.5/runc go test -race -count=1 -v -run TestMatrix ./services/enforcer/runc-shim
 	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" go test -race -count=1 -v -run 'TestRealC|TestB18' $(TESTFLAGS) \
 		./services/correlator/internal/container
 	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" go test -race -count=1 -v -run TestRealCRI $(TESTFLAGS) ./services/gate/internal/proxy

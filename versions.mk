@@ -20,5 +20,8 @@ vm_commands := qemu-system-x86_64:qemu-system-x86 cpio:cpio xz:xz-utils zstd:zst
 # The containerd that `make test-runtimes` runs beside Debian's.
 containerd2 := v2.4.2
 
+# The runC that `make test-runtimes` puts the shim in place of, beside Debian's.
+runc15 := v1.5.2
+
 # The Docker that `make test-compose` runs: Debian's knows no CAP_BPF. Compose is in tools/compose.
 moby := v2.0.0-beta.24

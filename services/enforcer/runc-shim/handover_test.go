@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"debug/elf"
 	"fmt"
 	"os"
 	"os/exec"
@@ -224,9 +225,12 @@ func TestB20ShimFindsRunc(t *testing.T) {
 	must(t, os.MkdirAll(in("script"), 0o755))
 	must(t, os.WriteFile(in("script", "runc"), []byte("#!/bin/sh\nexec "+in("named", "palisade-runc")+" \"$@\"\n"), 0o755))
 	named := program(t, in("named", "palisade-runc"), shim(t))
+	circle := program(t, in("circle", "bin", "runc"), shim(t))
+	must(t, os.WriteFile(in("circle", "runc"), []byte("#!/bin/sh\nexec "+circle+" \"$@\"\n"), 0o755))
 	must(t, os.MkdirAll(in("linked"), 0o755))
 	must(t, os.Symlink(lone, in("linked", "runc")))
 	must(t, os.Link(lone, in("linked", "palisade-runc")))
+	must(t, os.WriteFile(in("runc"), []byte("#!/bin/sh\necho of the working directory\n"), 0o755))
 	tests := []struct{ name, path, search string }{
 		{"beside it", in("third", "runc"), "/nonexistent"},
 		{"in PATH", named, filepath.Dir(real)},
@@ -240,6 +244,7 @@ func TestB20ShimFindsRunc(t *testing.T) {
 		{"what is beside it is broken", in("broken", "runc"), filepath.Dir(real)},
 		{"two shims that lead to each other", in("chain", "runc"), filepath.Dir(real)},
 		{"a script that calls the shim", named, in("script") + ":" + filepath.Dir(real)},
+		{"a script that calls the shim by another name", circle, in("circle") + ":" + filepath.Dir(real)},
 		{"a relative PATH", named, "second:.::" + filepath.Dir(real)},
 	}
 	for _, tt := range tests {
@@ -280,6 +285,25 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// No file tells that another program, which is no script, leads to the shim: this test's, here.
+func TestB20ShimGivesUpInACircle(t *testing.T) {
+	directory := t.TempDir()
+	path := program(t, filepath.Join(directory, "runc"), shim(t))
+	self, err := os.Executable()
+	must(t, err)
+	// Too large to be looked into, as runC is.
+	must(t, os.Truncate(program(t, filepath.Join(directory, "runc.palisade", "runc"), self), 20<<20))
+	command := exec.Command(path, "--log-format", "json", "start", "x")
+	command.Env = []string{circleVariable + "=" + path}
+	timer := time.AfterFunc(60*time.Second, func() { _ = command.Process.Kill() })
+	defer timer.Stop()
+	out, err := command.CombinedOutput()
+	const want = `{"level":"error","msg":"palisade-runc finds no runC to run: what stands for runC calls the shim, again and again: put runC itself at `
+	if command.ProcessState.ExitCode() != 1 || !strings.HasPrefix(string(out), want) {
+		t.Errorf("the shim: %v: %.2000s, want exit status 1 and %s…", err, out, want)
 	}
 }
 
@@ -332,6 +356,14 @@ func TestTheShimIsSmall(t *testing.T) {
 	const most = 5 << 20
 	if info.Size() > most {
 		t.Errorf("the shim has %d bytes, want at most %d", info.Size(), most)
+	}
+	file, err := elf.Open(shim(t))
+	must(t, err)
+	defer file.Close()
+	for _, header := range file.Progs {
+		if header.Type == elf.PT_INTERP || header.Type == elf.PT_DYNAMIC {
+			t.Errorf("the shim has a %v: who sets LD_PRELOAD is in it", header.Type)
+		}
 	}
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}}", ".").Output()
 	if err != nil {

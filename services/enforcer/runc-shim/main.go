@@ -45,7 +45,10 @@ func run() int {
 
 // become turns this process into the real runC, and returns why it could not.
 func become(argv []string) error {
-	self := realrunc.FindSelf()
+	self, err := realrunc.FindSelf()
+	if err != nil {
+		return fmt.Errorf("%s finds no runC to run: %w: put runC itself at %s", realrunc.Name, err, self.Kept())
+	}
 	var tried []string
 	for path := range self.Candidates(os.Getenv("PATH")) {
 		err := handover.Exec(path, named(argv, path))

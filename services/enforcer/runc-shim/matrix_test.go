@@ -53,6 +53,7 @@ func TestMatrix(t *testing.T) {
 			for _, n := range calls {
 				total += n
 			}
+			t.Logf("%d calls of runC, and as many of the shim each way", total)
 			if whole := len(calls) == len(scenarios); whole && total < leastInvocations {
 				t.Errorf("%d calls of runC, want at least %d", total, leastInvocations)
 			}

@@ -6,11 +6,14 @@
 package realrunc
 
 import (
+	"errors"
 	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 )
 
 const (
@@ -22,7 +25,16 @@ const (
 	KeptSuffix = ".palisade"
 
 	runc = "runc"
+
+	// scriptPatience and patience are how much processor time a process may have used when the shim begins, before it takes
+	// this for a circle: a program leads to the shim and the shim to that program. Scripts are left out first, which
+	// nearly always are what is wrong; then it gives up. One start takes some ms, and the time counts on over an execve.
+	scriptPatience = time.Second
+	patience       = 5 * time.Second
 )
+
+// ErrCircle says that a program that was taken for runC leads back to the shim.
+var ErrCircle = errors.New("what stands for runC calls the shim, again and again")
 
 // directories are looked in after PATH: those of distributions, and those of k3s, which runs its own runC.
 var directories = []string{
@@ -34,19 +46,26 @@ type Self struct {
 	// Path is where it is, or was: it may have been replaced since. "" if there is no /proc.
 	Path string
 	info fs.FileInfo
+	used time.Duration // processor time of this process, of programs before this one, too
 }
 
-// FindSelf asks the kernel for the file that runs.
-func FindSelf() Self {
-	path, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return Self{}
+// FindSelf asks the kernel for the file that runs. The error is ErrCircle.
+func FindSelf() (Self, error) {
+	var self Self
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err == nil {
+		self.used = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	}
-	info, err := os.Stat("/proc/self/exe")
-	if err != nil {
-		return Self{Path: path}
+	if path, err := os.Readlink("/proc/self/exe"); err == nil {
+		self.Path = strings.TrimSuffix(path, " (deleted)")
 	}
-	return Self{Path: strings.TrimSuffix(path, " (deleted)"), info: info}
+	if info, err := os.Stat("/proc/self/exe"); err == nil {
+		self.info = info
+	}
+	if self.used > patience {
+		return self, ErrCircle
+	}
+	return self, nil
 }
 
 // Kept is where the program is kept in whose place the shim stands.
@@ -103,6 +122,9 @@ func (s Self) offers(path string) bool {
 		return false
 	}
 	if s.info != nil && os.SameFile(s.info, info) {
+		return false
+	}
+	if s.used > scriptPatience && isScript(path) {
 		return false
 	}
 	return info.Size() > LargestShim || !marked(path)

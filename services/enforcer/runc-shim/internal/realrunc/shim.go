@@ -14,8 +14,7 @@ const LargestShim = 6 << 20
 // marked says whether a file names the shim, as every version of it does, and scripts that call it. A file that cannot
 // be read is not marked: whether it can be started will be seen.
 func marked(path string) bool {
-	// It was a regular file a moment ago; if it is a FIFO now, nobody waits for its writer.
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	file, err := open(path)
 	if err != nil {
 		return false
 	}
@@ -34,4 +33,21 @@ func marked(path string) bool {
 		kept = copy(buffer, buffer[kept+n-len(mark)+1:kept+n])
 	}
 	return false
+}
+
+// isScript says whether another program is to read a file.
+func isScript(path string) bool {
+	file, err := open(path)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	begin := make([]byte, 2)
+	_, err = io.ReadFull(file, begin)
+	return err == nil && string(begin) == "#!"
+}
+
+// open opens what was a regular file a moment ago; if it is a FIFO now, nobody waits for its writer.
+func open(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
