@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,8 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 )
 
-// Config bounds what may still be amended. What is beyond stays as it was told, the oldest first.
+// Config bounds what may still be amended. What is beyond stays as it was told: the oldest of the cgroup that has the most waiting, so that
+// a container which nobody has claimed, and which makes many, pushes out its own.
 type Config struct {
 	// For is how long a finding waits for its container.
 	For time.Duration `yaml:"for"`
@@ -56,14 +58,22 @@ type Book struct {
 	now     func() time.Time
 	metrics metrics
 
-	mu    sync.Mutex
-	kept  []entry // the oldest first; guarded by mu, as is bytes
-	bytes int
+	mu     sync.Mutex
+	kept   []entry // the oldest first; guarded by mu, as are all and shares
+	all    share
+	shares map[uint64]share // by cgroup
 }
+
+// share is how many findings wait, of what size together.
+type share struct{ findings, bytes int }
+
+func (s share) plus(e entry) share  { return share{s.findings + 1, s.bytes + e.size} }
+func (s share) minus(e entry) share { return share{s.findings - 1, s.bytes - e.size} }
 
 // entry is what must stay of a finding when it is made anew.
 type entry struct {
 	id      string
+	cgroup  uint64
 	action  *findingv1.Action
 	repeats *findingv1.Repeats
 	words   string
@@ -78,7 +88,7 @@ func New(cfg Config, next Sink, registry *prometheus.Registry) (*Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Book{cfg: cfg, next: next, now: time.Now, metrics: m}, nil
+	return &Book{cfg: cfg, next: next, now: time.Now, metrics: m, shares: map[uint64]share{}}, nil
 }
 
 // Put hands a finding on, which may block, and keeps what it takes to amend it if that may be needed.
@@ -86,8 +96,8 @@ func (b *Book) Put(ctx context.Context, item delivery.Item) error {
 	if item.Late != nil && b.cfg.For > 0 {
 		f := item.Finding
 		b.keep(entry{
-			id: f.GetId(), action: f.GetAction(), repeats: f.GetRepeats(), words: item.Words, late: item.Late,
-			size: proto.Size(f), since: b.now(),
+			id: f.GetId(), cgroup: f.GetEvent().GetCgroupId(), action: f.GetAction(), repeats: f.GetRepeats(), words: item.Words,
+			late: item.Late, size: proto.Size(f), since: b.now(),
 		})
 	}
 	return b.next.Put(ctx, item)
@@ -97,21 +107,44 @@ func (b *Book) keep(e entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.kept = append(b.kept, e)
-	b.bytes += e.size
-	for len(b.kept) > b.cfg.Findings || b.bytes > b.cfg.Bytes {
-		b.bytes -= b.kept[0].size
-		b.kept[0] = entry{}
-		b.kept = b.kept[1:]
-		b.metrics.ended.WithLabelValues(outcomeFull).Inc()
+	b.add(e)
+	for b.all.findings > b.cfg.Findings {
+		b.letGo(func(s share) int { return s.findings })
+	}
+	for b.all.bytes > b.cfg.Bytes {
+		b.letGo(func(s share) int { return s.bytes })
 	}
 	b.metrics.waiting.Set(float64(len(b.kept)))
+}
+
+func (b *Book) add(e entry) {
+	b.all, b.shares[e.cgroup] = b.all.plus(e), b.shares[e.cgroup].plus(e)
+}
+
+// letGo forgets the oldest finding of the cgroup with the most.
+func (b *Book) letGo(size func(share) int) {
+	var greatest uint64
+	for cgroup, s := range b.shares {
+		if size(s) > size(b.shares[greatest]) {
+			greatest = cgroup
+		}
+	}
+	victim := slices.IndexFunc(b.kept, func(e entry) bool { return e.cgroup == greatest })
+	e := b.kept[victim]
+	b.kept = slices.Delete(b.kept, victim, victim+1)
+	b.all, b.shares[e.cgroup] = b.all.minus(e), b.shares[e.cgroup].minus(e)
+	if b.shares[e.cgroup].findings == 0 {
+		delete(b.shares, e.cgroup)
+	}
+	b.metrics.ended.WithLabelValues(outcomeFull).Inc()
 }
 
 // Settle hands on, amended, what can be by now, and gives up what has waited for too long.
 func (b *Book) Settle(ctx context.Context) error {
 	b.mu.Lock()
 	kept := b.kept
-	b.kept, b.bytes = nil, 0
+	b.kept, b.all = nil, share{}
+	clear(b.shares)
 	b.mu.Unlock()
 	now := b.now()
 	var wait []entry
@@ -148,7 +181,7 @@ func (b *Book) putBack(wait []entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, e := range wait {
-		b.bytes += e.size
+		b.add(e)
 	}
 	b.kept = append(wait, b.kept...)
 	b.metrics.waiting.Set(float64(len(b.kept)))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 )
@@ -56,13 +57,23 @@ func (b *bench) Put(_ context.Context, item delivery.Item) error {
 // tell puts a finding of a container that is not known.
 func (b *bench) tell(id string) {
 	b.t.Helper()
+	b.tellOf(0, id)
+}
+
+// tellOf is tell of a cgroup.
+func (b *bench) tellOf(cgroup uint64, id string) {
+	b.t.Helper()
 	late := func() *findingv1.Finding {
 		if !b.known[id] {
 			return nil
 		}
 		return &findingv1.Finding{Id: "other", Output: " known"}
 	}
-	if err := b.book.Put(b.t.Context(), delivery.Item{Finding: &findingv1.Finding{Id: id, Output: " told"}, Late: late, Words: " (twice)"}); err != nil {
+	f := &findingv1.Finding{Id: id, Output: " told"}
+	if cgroup != 0 {
+		f.Event = &eventv1.Event{CgroupId: cgroup}
+	}
+	if err := b.book.Put(b.t.Context(), delivery.Item{Finding: f, Late: late, Words: " (twice)"}); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -109,8 +120,8 @@ func TestWhatWaitsTooLongStaysAsItWasTold(t *testing.T) {
 	b.known["a"] = true
 	b.settle()
 	b.want("a told")
-	if len(b.book.kept) != 0 || b.book.bytes != 0 {
-		t.Errorf("%d kept of %d bytes, want none", len(b.book.kept), b.book.bytes)
+	if len(b.book.kept) != 0 || b.book.all != (share{}) || len(b.book.shares) != 0 {
+		t.Errorf("%d kept, %+v in all, %v by cgroup, want none", len(b.book.kept), b.book.all, b.book.shares)
 	}
 }
 
@@ -130,6 +141,30 @@ func TestBoundsLetGoOfTheOldest(t *testing.T) {
 		}
 		b.settle()
 		b.want("097 known (twice)", "098 known (twice)", "099 known (twice)")
+	}
+}
+
+// B18: a container that makes many findings before anybody claims it pushes out its own, and nobody else's.
+func TestB18AFloodPushesOutItsOwn(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"of findings": {For: time.Minute, Findings: 10, Bytes: 1 << 20}, "of bytes": {For: time.Minute, Findings: 1000, Bytes: 200},
+	} {
+		b := newBench(t, cfg)
+		b.tellOf(1, "victim")
+		b.tellOf(2, "other")
+		for i := range 1000 {
+			b.tellOf(3, fmt.Sprintf("%03d", i))
+			if i%100 == 0 {
+				b.settle() // nothing is known yet
+			}
+		}
+		b.got = nil
+		if b.book.all.findings > cfg.Findings || b.book.all.bytes > cfg.Bytes {
+			t.Errorf("%s: %+v wait, want at most %+v", name, b.book.all, cfg)
+		}
+		b.known["victim"], b.known["other"], b.known["999"] = true, true, true
+		b.settle()
+		b.want("victim known (twice)", "other known (twice)", "999 known (twice)")
 	}
 }
 
