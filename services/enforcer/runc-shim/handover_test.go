@@ -114,7 +114,7 @@ func TestWhatRuncInherits(t *testing.T) {
 		}, "\nfd 4: /dev/null", true},
 		{"signals ignored", func(path string) (int, error) {
 			return script(path, `trap '' HUP INT QUIT PIPE ALRM TERM USR1 USR2 CHLD TSTP PROF 11 40 64`)
-		}, `SigIgn:\t800000800`, true},
+		}, `SigIgn:\t80000080`, true},
 		{"signals blocked", func(path string) (int, error) {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()

@@ -61,6 +61,7 @@ func (f *criFollower) await(what string, ok func() bool) {
 		case <-limit:
 			err, _ := f.health.get()
 			f.t.Fatalf("not within 30s: %s (last error: %v)", what, err)
+		case <-time.After(20 * time.Millisecond): // ok may ask for more than updates
 		}
 	}
 }
