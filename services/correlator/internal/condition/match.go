@@ -6,7 +6,7 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/palisade-sec/palisade/services/correlator/internal/glob"
+	"github.com/palisade-sec/palisade/internal/glob"
 )
 
 // commLength is how many bytes of a program's name the kernel's comm holds.

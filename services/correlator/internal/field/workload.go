@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
-	"github.com/palisade-sec/palisade/services/correlator/internal/glob"
+	"github.com/palisade-sec/palisade/internal/glob"
 )
 
 // Answers of container.id that are no id.

@@ -28,9 +28,9 @@ import (
 
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
+	"github.com/palisade-sec/palisade/internal/escape"
 	"github.com/palisade-sec/palisade/services/correlator/internal/byname"
 	"github.com/palisade-sec/palisade/services/correlator/internal/condition"
-	"github.com/palisade-sec/palisade/services/correlator/internal/escape"
 	"github.com/palisade-sec/palisade/services/correlator/internal/field"
 	"github.com/palisade-sec/palisade/services/correlator/internal/interest"
 )

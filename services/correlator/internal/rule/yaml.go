@@ -3,12 +3,13 @@ package rule
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/palisade-sec/palisade/internal/document"
 )
 
 // Limits on one file, against files made to exhaust memory.
@@ -32,32 +33,14 @@ func (l *loader) documents(src Source, f *file) []*yaml.Node {
 			return roots
 		}
 		if err != nil {
-			p, msg := syntaxError(f, err)
-			l.fail(p, "%s", msg)
+			line, column, msg := document.SyntaxError(f.lines, err)
+			l.fail(place{f, line, column}, "%s", msg)
 			return roots
 		}
 		if len(doc.Content) > 0 {
 			roots = append(roots, doc.Content[0])
 		}
 	}
-}
-
-// syntaxError takes the place out of the YAML library's message. It gives the line only, if that,
-// so the column is where the line's text begins.
-func syntaxError(f *file, err error) (place, string) {
-	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	p := place{f, 1, 1}
-	var line int
-	if n, _ := fmt.Sscanf(msg, "line %d:", &line); n == 1 {
-		_, msg, _ = strings.Cut(msg, ": ")
-		p.line = min(max(line, 1), len(f.lines))
-	} else if _, name, ok := strings.Cut(msg, "unknown anchor '"); ok {
-		name, _, _ = strings.Cut(name, "'")
-		p.line = 1 + max(0, slices.IndexFunc(f.lines, func(s string) bool { return strings.Contains(s, "*"+name) }))
-	}
-	text := f.line(p.line)
-	p.column += len(text) - len(strings.TrimLeft(text, " \t"))
-	return p, msg
 }
 
 // mapping is a YAML mapping whose keys have been checked.

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/palisade-sec/palisade/services/correlator/internal/glob"
+	"github.com/palisade-sec/palisade/internal/glob"
 )
 
 func TestMatch(t *testing.T) {
