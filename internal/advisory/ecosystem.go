@@ -111,6 +111,9 @@ func numbered(version string) bool {
 	return rest != "" && rest[0] >= '0' && rest[0] <= '9'
 }
 
+// goSemVer is a pre-release of Go as advisories have it.
+var goSemVer = regexp.MustCompile(`^\d+\.\d+\.\d+-(?:0|(?:beta|rc)\.\d+)$`)
+
 // goRelease is a release of Go as its tags have it: 1.21, 1.21.3, 1.21rc2, perhaps with what its builder added behind a hyphen.
 var goRelease = regexp.MustCompile(`^(\d+\.\d+)(\.\d+)?(?:(beta|rc)(\d+))?(?:-.*)?$`)
 
@@ -125,8 +128,8 @@ func advisedVersion(p *scannerv1.Package) string {
 	}
 	tag, _, _ := strings.Cut(strings.TrimPrefix(version, "go"), " ") // behind the space stands with which experiments it was built
 	m := goRelease.FindStringSubmatch(tag)
-	if m == nil {
-		return version
+	if m == nil || goSemVer.MatchString(tag) {
+		return tag
 	}
 	if m[2] == "" {
 		m[2] = ".0"

@@ -29,7 +29,7 @@ func (s *subject) parse(semver bool) (semantic.Version, error) {
 	if !o.read {
 		o.parsed, o.err = parseVersion(s.ecosystem, s.version, semver)
 		if o.err != nil {
-			o.err = fmt.Errorf("version %q: %w", shown(s.version), o.err)
+			o.err = fmt.Errorf("version %s: %w", quoted(s.version), o.err)
 		}
 		o.read = true
 	}
@@ -44,11 +44,11 @@ func (s *subject) compare(other string, semver bool) (int, error) {
 	}
 	theirs, err := parseVersion(s.ecosystem, other, semver)
 	if err != nil {
-		return 0, fmt.Errorf("the advisory's version %q: %w", shown(other), err)
+		return 0, fmt.Errorf("the advisory's version %s: %w", quoted(other), err)
 	}
 	order, err := own.Compare(theirs)
 	if err != nil {
-		return 0, fmt.Errorf("version %q: %w", shown(s.version), err)
+		return 0, fmt.Errorf("version %s: %w", quoted(s.version), err)
 	}
 	return order, nil
 }

@@ -255,3 +255,6 @@ func shown(text string) string {
 	}
 	return string(escape.Append(nil, text))
 }
+
+// quoted is shown in quotes, for what may be empty.
+func quoted(text string) string { return `"` + shown(text) + `"` }

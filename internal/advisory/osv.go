@@ -15,7 +15,7 @@ import (
 // entry is an advisory as it was read: what is kept of it for each package.
 type entry struct {
 	id        string
-	alike     []string // ids of the same vulnerability, its own among them
+	alike     []string // ids of the same vulnerability, its own first
 	upstream  []string // CVEs that it is about, if it is about several
 	modified  int64
 	withdrawn bool
@@ -40,7 +40,7 @@ func parseRecord(raw []byte) (*entry, error) {
 	case advisory.GetId() == "":
 		return nil, errors.New("no id")
 	case !isID(advisory.GetId()):
-		return nil, fmt.Errorf("id %q: not letters, digits and - _ . : / +", shown(advisory.GetId()))
+		return nil, fmt.Errorf("id %s: not letters, digits and - _ . : / +", quoted(advisory.GetId()))
 	case advisory.GetModified() == nil:
 		return nil, errors.New("no modified: OSV wants the time of its last change")
 	}
@@ -92,7 +92,7 @@ func identify(advisory *osvschema.Vulnerability) (alike, upstream []string) {
 	if slices.ContainsFunc(alike, isCVE) {
 		upstream = nil
 	}
-	slices.Sort(alike)
+	slices.Sort(alike[1:]) // its own stays first: aliases join it
 	return slices.Compact(alike), upstream
 }
 
