@@ -138,3 +138,28 @@ func FuzzStore(f *testing.F) {
 		}
 	})
 }
+
+// FuzzVersions compares any two versions by the rules of each ecosystem: images choose them.
+func FuzzVersions(f *testing.F) {
+	ecosystems := []string{
+		"AlmaLinux", "Alpine", "CRAN", "Debian", "Go", "Hackage", "Maven", "NuGet", "Packagist", "Pub", "PyPI", "RubyGems", "SUSE", "crates.io", "npm",
+	}
+	for _, pair := range [][2]string{
+		{"1.0.0", "1.0.0-rc.1+b"}, {"1:1.0~rc1-2+deb12u1", "1.0^git1-1.el9"}, {"1.0_alpha1-r1", "1.0a_p2"}, {"1!2.0.post1.dev2+local", "2.0rc1"}, {"1.0-SNAPSHOT", "1.0.GA"},
+	} {
+		f.Add(pair[0], pair[1])
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		for _, ecosystem := range ecosystems {
+			x, y := subject{ecosystem: ecosystem, version: a}, subject{ecosystem: ecosystem, version: b}
+			there, err := x.compare(b, false)
+			back, backErr := y.compare(a, false)
+			if (err == nil) != (backErr == nil) {
+				t.Errorf("%s: %q to %q: %v, back: %v", ecosystem, a, b, err, backErr)
+			}
+			if err == nil && there != -back {
+				t.Errorf("%s: %q to %q is %d, back %d", ecosystem, a, b, there, back)
+			}
+		}
+	})
+}

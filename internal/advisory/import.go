@@ -26,7 +26,7 @@ type Progress struct {
 }
 
 // progressEvery is after how many records progress is told.
-const progressEvery = 1000
+const progressEvery = 10_000
 
 // Import reads OSV records from zips, directories and .json files, and puts a store of them in force in the directory, in place of
 // the one that is there. If it returns an error, or crashes, that one stays. A record that cannot be read is counted and listed in the
