@@ -2,42 +2,45 @@ package advisory
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/palisade-sec/palisade/internal/advisory/keyfile"
 )
 
 // builder collects advisories, and writes them as a store when all are known: only then is it known which are aliases. What it
-// collects lies in a file; in memory are ids, keys and ratings.
+// collects lies in a file; in memory are ids, keys and ratings, each once.
 type builder struct {
 	spool   *os.File
 	out     *bufio.Writer
 	offset  int64
 	rows    []row
-	last    map[string]state // by id, of the record that is in force
-	ratings map[string]*rating
+	keys    numbers
 	aliases *aliasSets
+	last    map[int32]state // by id, of the record that is in force
 	entries uint32
 	meta    Metadata
 }
 
 // row is an advisory's record for one package, in the spool.
 type row struct {
-	key, id   string
-	ecosystem string // empty if another row of the advisory counts for it
-	first     bool   // of the advisory's
-	offset    int64
-	size      uint32
-	entry     uint32
+	offset  int64
+	size    uint32
+	key, id int32 // numbers of them
+	entry   uint32
+	first   bool // of the advisory's
+	counts  bool // for its ecosystem: the first there
 }
 
-// state is which of several records with one id is in force, and what is counted of it.
+// state is which of several records with one id is in force, and what is known of it.
 type state struct {
+	rating    *rating
 	modified  int64
 	entry     uint32
 	withdrawn bool
@@ -59,7 +62,7 @@ func newBuilder(directory string) (*builder, error) {
 	}
 	os.Remove(spool.Name())
 	return &builder{
-		spool: spool, out: bufio.NewWriterSize(spool, 1<<20), last: map[string]state{}, ratings: map[string]*rating{}, aliases: newAliasSets(),
+		spool: spool, out: bufio.NewWriterSize(spool, 1<<20), keys: newNumbers(), aliases: newAliasSets(), last: map[int32]state{},
 		meta: Metadata{Ecosystems: map[string]int{}},
 	}, nil
 }
@@ -68,28 +71,26 @@ func (b *builder) close() { b.spool.Close() }
 
 // add takes an advisory in, unless it has one with its id that was modified later.
 func (b *builder) add(e *entry) error {
-	before, again := b.last[e.id]
-	if again {
+	id := b.aliases.numberOf(e.id)
+	if before, again := b.last[id]; again {
 		b.meta.Replaced++
 		if before.modified > e.modified {
 			return nil
 		}
 	}
 	b.entries++
-	b.last[strings.Clone(e.id)] = state{
-		modified: e.modified, entry: b.entries, withdrawn: e.withdrawn, empty: len(e.packages) == 0, gitRanges: uint32(e.gitRanges), //nolint:gosec // within a record
+	b.last[id] = state{
+		rating: e.rating, modified: e.modified, entry: b.entries, withdrawn: e.withdrawn, empty: len(e.packages) == 0,
+		gitRanges: uint32(e.gitRanges), //nolint:gosec // within a record's bytes
 	}
-	delete(b.ratings, e.id)
 	if e.withdrawn {
 		return nil
-	}
-	if e.rating != nil {
-		b.ratings[e.id] = e.rating
 	}
 	b.aliases.join(e.alike)
 	counted := map[string]bool{}
 	for i, p := range e.packages {
-		if err := b.addRow(e, p, i == 0, !counted[p.ecosystem]); err != nil {
+		r := row{key: b.keys.of(packageKey(p.ecosystem, p.name)), id: id, entry: b.entries, first: i == 0, counts: !counted[p.ecosystem]}
+		if err := b.addRow(r, e, p); err != nil {
 			return err
 		}
 		counted[p.ecosystem] = true
@@ -97,15 +98,12 @@ func (b *builder) add(e *entry) error {
 	return nil
 }
 
-func (b *builder) addRow(e *entry, p entryPackage, first, counts bool) error {
+func (b *builder) addRow(r row, e *entry, p entryPackage) error {
 	value, err := json.Marshal(spooled{record: p.record, Upstream: e.upstream})
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", e.id, err)
 	}
-	r := row{key: packageKey(p.ecosystem, p.name), id: b.aliases.ids[b.aliases.numberOf(e.id)], first: first, offset: b.offset, size: uint32(len(value)), entry: b.entries} //nolint:gosec // bounded by maxRecord
-	if counts {
-		r.ecosystem = strings.Clone(p.ecosystem)
-	}
+	r.offset, r.size = b.offset, uint32(len(value)) //nolint:gosec // bounded by maxRecord
 	b.rows = append(b.rows, r)
 	b.offset += int64(len(value))
 	_, err = b.out.Write(value)
@@ -113,7 +111,7 @@ func (b *builder) addRow(e *entry, p entryPackage, first, counts bool) error {
 }
 
 // write writes the store.
-func (b *builder) write(ctx context.Context, out *fileWriter) error {
+func (b *builder) write(ctx context.Context, out *keyfile.Writer) error {
 	if err := b.out.Flush(); err != nil {
 		return err
 	}
@@ -122,10 +120,7 @@ func (b *builder) write(ctx context.Context, out *fileWriter) error {
 		return err
 	}
 	slices.SortFunc(b.rows, func(x, y row) int {
-		if order := strings.Compare(x.key, y.key); order != 0 {
-			return order
-		}
-		return strings.Compare(x.id, y.id)
+		return cmp.Or(strings.Compare(b.keys.texts[x.key], b.keys.texts[y.key]), strings.Compare(b.aliases.texts[x.id], b.aliases.texts[y.id]), cmp.Compare(x.offset, y.offset))
 	})
 	for i, r := range b.rows {
 		if i%1024 == 0 && ctx.Err() != nil {
@@ -139,54 +134,63 @@ func (b *builder) write(ctx context.Context, out *fileWriter) error {
 		}
 	}
 	b.count()
-	return out.finish(b.meta)
+	return out.Finish(b.meta)
 }
 
-// writeNames writes what is known of each vulnerability, and returns it by every one of its ids.
-func (b *builder) writeNames(out *fileWriter) (map[string]*namedVulnerability, error) {
-	byName, byID := map[string]*namedVulnerability{}, make(map[string]*namedVulnerability, len(b.aliases.ids))
-	for _, ids := range b.aliases.sets() {
-		n := &namedVulnerability{name: nameOf(ids, func(id string) bool { _, ok := b.last[id]; return ok })}
-		if len(ids) > 1 {
-			n.IDs = ids
-		}
-		for _, id := range ids {
-			byID[id] = n
-			if r := b.ratings[id]; graver(r, n.Rating) {
-				n.Rating = r
+// naming says what the vulnerability of an id is called, and who rates it.
+type naming struct {
+	name   []int32 // by the id's number
+	rating []*rating
+}
+
+// writeNames writes what is known of each vulnerability.
+func (b *builder) writeNames(out *keyfile.Writer) (naming, error) {
+	count := len(b.aliases.texts)
+	named := naming{name: make([]int32, count), rating: make([]*rating, count)}
+	sets := b.aliases.sets()
+	for _, set := range sets {
+		name := b.aliases.nameOf(set, func(id int32) bool { _, ok := b.last[id]; return ok })
+		var best *rating
+		for _, id := range set {
+			if r := b.last[id].rating; graver(r, best) {
+				best = r
 			}
 		}
-		if len(ids) > 1 || n.Rating != nil {
-			byName[n.name] = n
+		for _, id := range set {
+			named.name[id], named.rating[id] = name, best
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		value, err := json.Marshal(byName[name].vulnerability)
+	slices.SortFunc(sets, func(x, y []int32) int {
+		return strings.Compare(b.aliases.texts[named.name[x[0]]], b.aliases.texts[named.name[y[0]]])
+	})
+	for _, set := range sets {
+		v := vulnerability{Rating: named.rating[set[0]]}
+		if len(set) > 1 {
+			v.IDs = b.aliases.ids(set)
+		}
+		if v.Rating == nil && v.IDs == nil {
+			continue
+		}
+		value, err := json.Marshal(v)
+		if err == nil {
+			err = out.Add(nameKey(b.aliases.texts[named.name[set[0]]]), value)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("encode %s: %w", name, err)
-		}
-		if err := out.add(nameKey(name), value); err != nil {
-			return nil, err
+			return named, err
 		}
 	}
-	return byID, nil
-}
-
-// namedVulnerability is one with its name.
-type namedVulnerability struct {
-	name string
-	vulnerability
+	return named, nil
 }
 
 // writeRow writes an advisory's record for a package, with the names of what it is about.
-func (b *builder) writeRow(out *fileWriter, r row, named map[string]*namedVulnerability) error {
+func (b *builder) writeRow(out *keyfile.Writer, r row, named naming) error {
 	raw := make([]byte, r.size)
 	if _, err := b.spool.ReadAt(raw, r.offset); err != nil {
 		return err
 	}
 	var s spooled
 	if err := json.Unmarshal(raw, &s); err != nil {
-		return fmt.Errorf("decode %s: %w", r.id, err)
+		return fmt.Errorf("decode spool: %w", err)
 	}
 	about := s.Upstream
 	if len(about) == 0 {
@@ -195,9 +199,9 @@ func (b *builder) writeRow(out *fileWriter, r row, named map[string]*namedVulner
 	rated := s.Rating != nil
 	for _, id := range about {
 		name := id
-		if n := named[id]; n != nil {
-			name = n.name
-			rated = rated || n.Rating != nil
+		if n, known := b.aliases.number[id]; known {
+			name = b.aliases.texts[named.name[n]]
+			rated = rated || named.rating[n] != nil
 		}
 		s.Names = append(s.Names, name)
 	}
@@ -206,17 +210,18 @@ func (b *builder) writeRow(out *fileWriter, r row, named map[string]*namedVulner
 	if len(s.Names) == 1 && s.Names[0] == s.ID {
 		s.Names = nil
 	}
-	if r.ecosystem != "" {
-		b.meta.Ecosystems[r.ecosystem]++
+	key := b.keys.texts[r.key]
+	if r.counts {
+		b.meta.Ecosystems[ecosystemOf(key)]++
 	}
 	if r.first && !rated {
 		b.meta.Unrated++
 	}
 	value, err := json.Marshal(s.record)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", r.id, err)
+		return fmt.Errorf("encode %s: %w", s.ID, err)
 	}
-	return out.add(r.key, value)
+	return out.Add(key, value)
 }
 
 // count counts the records in force.

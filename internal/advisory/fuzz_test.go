@@ -117,7 +117,7 @@ func FuzzStore(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(raw)
-	f.Add(raw[len(raw)-footerSize:])
+	f.Add(raw[len(raw)-36:])
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		directory := t.TempDir()
 		writeFile(t, filepath.Join(directory, fileName), raw)

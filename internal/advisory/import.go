@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/palisade-sec/palisade/internal/advisory/keyfile"
 )
 
 // tempPattern names files that are being written. What a crash left of them goes with the next import.
@@ -94,7 +96,7 @@ func install(ctx context.Context, b *builder, directory string, opened *os.File)
 	}
 	defer os.Remove(temp.Name())
 	defer temp.Close()
-	out, err := newFileWriter(temp)
+	out, err := keyfile.NewWriter(temp)
 	if err != nil {
 		return err
 	}

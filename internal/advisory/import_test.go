@@ -118,6 +118,7 @@ func TestFaultsOfRecordsAreListedAndTheRestIsImported(t *testing.T) {
 		{"a long version", goRecord("X-1", "m", "1."+strings.Repeat("9", 300), ""), "at most 256"},
 		{"a range of no type", strings.Replace(goRecord("X-1", "m", "1.0.0", ""), "SEMVER", "OTHER", 1), "type is none of"},
 		{"a package without a name", goRecord("X-1", "", "1.0.0", ""), "package without"},
+		{"a package with a zero byte", strings.Replace(goRecord("X-1", "m", "1.0.0", ""), `"m"`, `"m\u0000n"`, 1), "zero byte"},
 		{"more than a record may have", `{"id": "X-1", "details": "` + strings.Repeat("0", maxRecord) + `"}`, "more than 16 MiB, inflated"},
 	}
 	for _, tt := range tests {
@@ -163,7 +164,7 @@ func TestAnImportThatFailsLeavesTheOldStoreInForce(t *testing.T) {
 		{"list.txt", "it is no .zip, no .json and no directory"},
 		{"absent.zip", "no such file"},
 	} {
-		_, err := Import(t.Context(), []string{good, filepath.Join(base, tt.path)}[1:], directory, nil)
+		_, err := Import(t.Context(), []string{filepath.Join(base, tt.path)}, directory, nil)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("Import(%s) = %v, want %q", tt.path, err, tt.want)
 		}
@@ -320,7 +321,6 @@ func TestADamagedStoreIsAnError(t *testing.T) {
 	}
 }
 
-// TestTheReaderNeedsNoRightToWrite opens a store as the scanner does: another user, to whom nothing there is writable.
 func TestTheStoreIsReadableForOthersAndWritableForNobody(t *testing.T) {
 	directory := filepath.Join(t.TempDir(), "a", "b")
 	s := imported(t, goRecord("GO-1", "m", "1.0.0", ""))

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	scannerv1 "github.com/palisade-sec/palisade/api/palisade/scanner/v1"
+	"github.com/palisade-sec/palisade/internal/advisory/keyfile"
 	"github.com/palisade-sec/palisade/internal/escape"
 )
 
@@ -27,7 +28,7 @@ type Matches struct {
 // Match looks for vulnerabilities of packages. Advisories that are aliases of one another are one vulnerability of a package. The
 // error is ctx's or wraps ErrDamaged; faults of what is compared are in the result.
 func (s *Store) Match(ctx context.Context, packages []*scannerv1.Package) (Matches, error) {
-	m := matcher{store: s, packages: cursor{file: s.file, at: -1}, names: cursor{file: s.file, at: -1}, uncovered: map[string]int{}, known: map[string]vulnerability{}}
+	m := matcher{store: s, packages: s.file.Cursor(), names: s.file.Cursor(), uncovered: map[string]int{}, known: map[string]vulnerability{}}
 	for _, p := range unique(packages) {
 		if err := ctx.Err(); err != nil {
 			return Matches{}, err
@@ -69,7 +70,7 @@ func unique(packages []*scannerv1.Package) []*scannerv1.Package {
 // matcher is one run of Match.
 type matcher struct {
 	store           *Store
-	packages, names cursor
+	packages, names *keyfile.Cursor
 	known           map[string]vulnerability // by name: many packages have the same ones
 	uncovered       map[string]int           // packages of ecosystems that the store has nothing for
 	faults          faultList
@@ -82,14 +83,14 @@ func (m *matcher) match(p *scannerv1.Package) error {
 	if name := base(ecosystem); name != ecosystem {
 		lookups = append(lookups, name) // advisories for all releases
 	}
-	if !slices.ContainsFunc(lookups, func(e string) bool { return m.store.file.Metadata.Ecosystems[e] > 0 }) {
+	if !slices.ContainsFunc(lookups, func(e string) bool { return m.store.metadata.Ecosystems[e] > 0 }) {
 		m.uncovered[ecosystem]++
 		return nil
 	}
 	about := &subject{ecosystem: ecosystem, version: advisedVersion(p)}
 	found := map[string]*scannerv1.Vulnerability{}
 	for _, lookup := range lookups {
-		records, err := m.store.records(&m.packages, packageKey(lookup, advisedName(p)))
+		records, err := m.store.records(m.packages, packageKey(lookup, advisedName(p)))
 		if err != nil {
 			return err
 		}
@@ -140,7 +141,7 @@ func (m *matcher) vulnerability(name string) (vulnerability, error) {
 	if v, ok := m.known[name]; ok {
 		return v, nil
 	}
-	v, err := m.store.named(&m.names, name)
+	v, err := m.store.named(m.names, name)
 	if err == nil {
 		m.known[name] = v
 	}

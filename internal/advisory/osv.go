@@ -59,9 +59,8 @@ func parseRecord(raw []byte) (*entry, error) {
 
 // isID says whether text can be an id: it is shown to people and compared, and nothing else.
 func isID(text string) bool {
-	return text != "" && len(text) <= 128 && !strings.ContainsFunc(text, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.:/+", r))
-	})
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+"
+	return text != "" && len(text) <= 128 && strings.Trim(text, allowed) == ""
 }
 
 func isCVE(id string) bool { return strings.HasPrefix(id, "CVE-") }
@@ -101,6 +100,9 @@ func (e *entry) addPackage(advisory *osvschema.Vulnerability, affected *osvschem
 	ecosystem, name := canonicalEcosystem(affected.GetPackage().GetEcosystem()), affected.GetPackage().GetName()
 	if affected.GetPackage() != nil && (ecosystem == "" || name == "") {
 		return errors.New("package without ecosystem or name")
+	}
+	if strings.Contains(ecosystem+name, "\x00") { // which is between them in the store's keys
+		return errors.New("package with a zero byte in its name")
 	}
 	r := record{ID: advisory.GetId(), Summary: summary(advisory), Published: published(advisory), Rating: rate(advisory, affected)}
 	for i, given := range affected.GetRanges() {

@@ -8,20 +8,33 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/palisade-sec/palisade/internal/advisory/keyfile"
 )
 
 // fileName is the store's file in its directory.
 const fileName = "advisories"
 
+// packagePrefix begins the keys of packages.
+const packagePrefix = "p\x00"
+
 // Keys: what is known of a package's advisories, and of a vulnerability by its name.
-func packageKey(ecosystem, name string) string { return "p\x00" + ecosystem + "\x00" + name }
+func packageKey(ecosystem, name string) string { return packagePrefix + ecosystem + "\x00" + name }
 func nameKey(name string) string               { return "n\x00" + name }
+
+// ecosystemOf is the ecosystem in a package's key.
+func ecosystemOf(key string) string {
+	ecosystem, _, _ := strings.Cut(strings.TrimPrefix(key, packagePrefix), "\x00")
+	return ecosystem
+}
 
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
-	path string
-	in   *os.File
-	file *file
+	path     string
+	in       *os.File
+	file     *keyfile.File
+	metadata Metadata
 }
 
 // Open opens the store in a directory. It only reads, and needs no right to write there. The error wraps ErrNone if nothing was
@@ -41,7 +54,7 @@ func Open(directory string) (*Store, error) {
 		err = errors.New("it is not a file")
 	}
 	if err == nil {
-		s.file, err = openFile(in, info.Size())
+		s.file, err = keyfile.Open(in, info.Size(), &s.metadata)
 	}
 	if err != nil {
 		in.Close()
@@ -56,12 +69,12 @@ func (s *Store) damaged(err error) error {
 
 // Close releases the file.
 func (s *Store) Close() error {
-	s.file.zip.Close()
+	s.file.Close()
 	return s.in.Close()
 }
 
 // Metadata says what the store holds. The caller must not change it.
-func (s *Store) Metadata() Metadata { return s.file.Metadata }
+func (s *Store) Metadata() Metadata { return s.metadata }
 
 // Replaced says whether something else was imported since the store was opened.
 func (s *Store) Replaced() (bool, error) {
@@ -78,31 +91,25 @@ func (s *Store) Replaced() (bool, error) {
 
 // Verify reads the whole store. Its error wraps ErrDamaged.
 func (s *Store) Verify(ctx context.Context) error {
-	c := cursor{file: s.file, at: -1}
-	for i := range s.file.Blocks {
+	err := s.file.Cursor().All(func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		err := c.load(i)
-		if err == nil {
-			err = entries(c.raw, func(key, value []byte) error {
-				if len(key) > 1 && key[0] == 'p' {
-					return json.Unmarshal(value, new(record))
-				}
-				return json.Unmarshal(value, new(vulnerability))
-			})
+		if strings.HasPrefix(string(key), packagePrefix) {
+			return json.Unmarshal(value, new(record))
 		}
-		if err != nil {
-			return s.damaged(err)
-		}
+		return json.Unmarshal(value, new(vulnerability))
+	})
+	if err != nil && ctx.Err() == nil {
+		return s.damaged(err)
 	}
-	return nil
+	return err
 }
 
 // records returns what is known of a package.
-func (s *Store) records(c *cursor, key string) ([]*record, error) {
+func (s *Store) records(c *keyfile.Cursor, key string) ([]*record, error) {
 	var found []*record
-	err := c.each(key, func(value []byte) error {
+	err := c.Each(key, func(value []byte) error {
 		r := &record{}
 		found = append(found, r)
 		return json.Unmarshal(value, r)
@@ -114,9 +121,9 @@ func (s *Store) records(c *cursor, key string) ([]*record, error) {
 }
 
 // named returns what is known of a vulnerability; the zero value if that is no more than its name.
-func (s *Store) named(c *cursor, name string) (vulnerability, error) {
+func (s *Store) named(c *keyfile.Cursor, name string) (vulnerability, error) {
 	var v vulnerability
-	if err := c.each(nameKey(name), func(value []byte) error { return json.Unmarshal(value, &v) }); err != nil {
+	if err := c.Each(nameKey(name), func(value []byte) error { return json.Unmarshal(value, &v) }); err != nil {
 		return v, s.damaged(err)
 	}
 	return v, nil

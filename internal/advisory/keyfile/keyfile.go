@@ -1,4 +1,15 @@
-package advisory
+// Package keyfile is a file of entries in the order of their keys that is written once and then only read: whoever has it open reads
+// the same to the end, whatever is put in its place. Data in and out: keys, values, and metadata in JSON; a reader trusts nothing in a file.
+//
+// A file is blocks of entries, an index, and a footer. Numbers are little-endian.
+//
+//	block   one zstd frame of entries: length of the key, key, length of the value, value (lengths as varints)
+//	index   one zstd frame of JSON: the metadata, and of each block first key, place, lengths and CRC-32C
+//	footer  "PALIKEYS", version (4 bytes), place of the index (8), its stored (4) and raw bytes (4), their CRC-32C (4), CRC-32C of
+//	        all this (4)
+//
+// Several entries may have one key.
+package keyfile
 
 import (
 	"cmp"
@@ -13,28 +24,20 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// A store's file is blocks of entries in the order of their keys, an index, and a footer. Numbers are little-endian.
-//
-//	block   one zstd frame of entries: length of the key, key, length of the value, value (lengths as varints)
-//	index   one zstd frame of JSON: the metadata, and of each block first key, place, lengths and CRC-32C
-//	footer  "PALISADV", version (4 bytes), place of the index (8), its stored (4) and raw bytes (4), their CRC-32C (4), CRC-32C of
-//	        all this (4)
-//
-// An entry's value is JSON. Several entries may have one key.
 const (
-	fileMagic   = "PALISADV"
+	fileMagic   = "PALIKEYS"
 	fileVersion = 1
 	footerSize  = len(fileMagic) + 4 + 8 + 4 + 4 + 4 + 4
 
 	// fullBlock is when a block is written. One entry may be larger: maxBlock bounds it, and what is read.
 	fullBlock = 64 << 10
-	maxBlock  = 2 * maxRecord
+	maxBlock  = 32 << 20
 )
 
 // index is what says where things are.
 type index struct {
-	Metadata Metadata `json:"metadata"`
-	Blocks   []block  `json:"blocks"`
+	Metadata json.RawMessage `json:"metadata"`
+	Blocks   []block         `json:"blocks"`
 }
 
 // block is where a block is.
@@ -48,8 +51,8 @@ type block struct {
 
 func sum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
-// fileWriter writes a store's file. Keys come in order.
-type fileWriter struct {
+// Writer writes a file. It is not safe for concurrent use.
+type Writer struct {
 	out    io.Writer
 	zip    *zstd.Encoder
 	raw    []byte
@@ -58,15 +61,17 @@ type fileWriter struct {
 	blocks []block
 }
 
-func newFileWriter(out io.Writer) (*fileWriter, error) {
+// NewWriter writes to out, which it does not close. Its memory is a block's and the index's.
+func NewWriter(out io.Writer) (*Writer, error) {
 	zip, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return nil, fmt.Errorf("make compressor: %w", err)
 	}
-	return &fileWriter{out: out, zip: zip}, nil
+	return &Writer{out: out, zip: zip}, nil
 }
 
-func (w *fileWriter) add(key string, value []byte) error {
+// Add adds an entry. Keys come in order.
+func (w *Writer) Add(key string, value []byte) error {
 	if len(w.raw) > 0 && len(w.raw)+len(value) > fullBlock {
 		if err := w.flush(); err != nil {
 			return err
@@ -83,7 +88,7 @@ func (w *fileWriter) add(key string, value []byte) error {
 	return nil
 }
 
-func (w *fileWriter) flush() error {
+func (w *Writer) flush() error {
 	if len(w.raw) == 0 {
 		return nil
 	}
@@ -94,7 +99,7 @@ func (w *fileWriter) flush() error {
 }
 
 // put writes a frame and says where it is.
-func (w *fileWriter) put(raw []byte) (block, error) {
+func (w *Writer) put(raw []byte) (block, error) {
 	stored := w.zip.EncodeAll(raw, nil)
 	b := block{Offset: w.offset, Stored: uint32(len(stored)), Raw: uint32(len(raw)), Sum: sum(stored)} //nolint:gosec // bounded by maxBlock
 	n, err := w.out.Write(stored)
@@ -102,10 +107,14 @@ func (w *fileWriter) put(raw []byte) (block, error) {
 	return b, err
 }
 
-// finish writes what waits, the index and the footer.
-func (w *fileWriter) finish(m Metadata) error {
+// Finish writes what waits, the metadata and the end. A file without it cannot be read.
+func (w *Writer) Finish(metadata any) error {
 	if err := w.flush(); err != nil {
 		return err
+	}
+	m, err := json.Marshal(metadata)
+	if err != nil {
+		return fmt.Errorf("encode metadata: %w", err)
 	}
 	raw, err := json.Marshal(index{Metadata: m, Blocks: w.blocks})
 	if err != nil {
@@ -124,15 +133,16 @@ func (w *fileWriter) finish(m Metadata) error {
 	return errors.Join(err, w.zip.Close())
 }
 
-// file reads a store's file. It is safe for concurrent use.
-type file struct {
-	in  io.ReaderAt
-	zip *zstd.Decoder
-	index
+// File is a file to read. It is safe for concurrent use.
+type File struct {
+	in    io.ReaderAt
+	zip   *zstd.Decoder
+	index index
 }
 
-// openFile reads the footer and the index. Its error says what is wrong with the file.
-func openFile(in io.ReaderAt, size int64) (*file, error) {
+// Open reads the footer and the index, and of the metadata what fits metadata. in stays the caller's to close, after Close. The error
+// says what is wrong with the file.
+func Open(in io.ReaderAt, size int64, metadata any) (*File, error) {
 	footer := make([]byte, footerSize)
 	if size < int64(footerSize) {
 		return nil, fmt.Errorf("%d bytes are too few", size)
@@ -155,15 +165,18 @@ func openFile(in io.ReaderAt, size int64) (*file, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make decompressor: %w", err)
 	}
-	f := &file{in: in, zip: zip}
-	if err := f.readIndex(where, size); err != nil {
+	f := &File{in: in, zip: zip}
+	if err := f.readIndex(where, size, metadata); err != nil {
 		zip.Close()
 		return nil, err
 	}
 	return f, nil
 }
 
-func (f *file) readIndex(where block, size int64) error {
+// Close releases what reading takes.
+func (f *File) Close() { f.zip.Close() }
+
+func (f *File) readIndex(where block, size int64, metadata any) error {
 	raw, err := f.read(where, size)
 	if err != nil {
 		return fmt.Errorf("read index: %w", err)
@@ -171,8 +184,12 @@ func (f *file) readIndex(where block, size int64) error {
 	if err := json.Unmarshal(raw, &f.index); err != nil {
 		return fmt.Errorf("read index: %w", err)
 	}
-	for i, b := range f.Blocks {
-		if b.Offset < 0 || b.Offset+int64(b.Stored) > where.Offset || i > 0 && b.First < f.Blocks[i-1].First {
+	if err := json.Unmarshal(f.index.Metadata, metadata); err != nil {
+		return fmt.Errorf("read metadata: %w", err)
+	}
+	f.index.Metadata = nil
+	for i, b := range f.index.Blocks {
+		if b.Offset < 0 || b.Offset+int64(b.Stored) > where.Offset || i > 0 && b.First < f.index.Blocks[i-1].First {
 			return fmt.Errorf("index: block %d is out of place", i)
 		}
 	}
@@ -180,7 +197,7 @@ func (f *file) readIndex(where block, size int64) error {
 }
 
 // read returns the entries of a block in a file of that size.
-func (f *file) read(b block, size int64) ([]byte, error) {
+func (f *File) read(b block, size int64) ([]byte, error) {
 	if b.Stored > maxBlock || b.Raw > maxBlock || b.Offset < 0 || b.Offset > size-int64(b.Stored) {
 		return nil, errors.New("a block is out of bounds")
 	}
@@ -198,19 +215,22 @@ func (f *file) read(b block, size int64) ([]byte, error) {
 	return raw, nil
 }
 
-// cursor looks keys up. It keeps the last block, so keys that are asked for in order cost no block twice. It is not safe for
+// Cursor looks keys up. It keeps the last block, so keys that are asked for in order cost no block twice. It is not safe for
 // concurrent use.
-type cursor struct {
-	file *file
-	at   int // of the block that raw is; -1 before the first
+type Cursor struct {
+	file *File
+	at   int // of the block that raw is
 	raw  []byte
 }
 
-// each calls visit with the value of every entry of that key.
-func (c *cursor) each(key string, visit func(value []byte) error) error {
+// Cursor returns one that has read nothing yet.
+func (f *File) Cursor() *Cursor { return &Cursor{file: f} }
+
+// Each calls visit with the value of every entry of that key, which it must not keep.
+func (c *Cursor) Each(key string, visit func(value []byte) error) error {
 	// The key may begin in the block before the first one whose first key is not below it.
-	i, _ := slices.BinarySearchFunc(c.file.Blocks, key, func(b block, key string) int { return cmp.Compare(b.First, key) })
-	for i = max(i-1, 0); i < len(c.file.Blocks) && c.file.Blocks[i].First <= key; i++ {
+	i, _ := slices.BinarySearchFunc(c.file.index.Blocks, key, func(b block, key string) int { return cmp.Compare(b.First, key) })
+	for i = max(i-1, 0); i < len(c.file.index.Blocks) && c.file.index.Blocks[i].First <= key; i++ {
 		if err := c.load(i); err != nil {
 			return err
 		}
@@ -227,11 +247,24 @@ func (c *cursor) each(key string, visit func(value []byte) error) error {
 	return nil
 }
 
-func (c *cursor) load(i int) error {
+// All calls visit with every entry, in order, which it must not keep.
+func (c *Cursor) All(visit func(key, value []byte) error) error {
+	for i := range c.file.index.Blocks {
+		if err := c.load(i); err != nil {
+			return err
+		}
+		if err := entries(c.raw, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cursor) load(i int) error {
 	if c.at == i && c.raw != nil {
 		return nil
 	}
-	b := c.file.Blocks[i]
+	b := c.file.index.Blocks[i]
 	raw, err := c.file.read(b, b.Offset+int64(b.Stored))
 	if err != nil {
 		return fmt.Errorf("block %d: %w", i, err)
@@ -246,7 +279,7 @@ func entries(raw []byte, visit func(key, value []byte) error) error {
 		var pair [2][]byte
 		for i := range pair {
 			n, size := binary.Uvarint(raw)
-			if size <= 0 || n > uint64(len(raw)-size) {
+			if size <= 0 || n > uint64(len(raw)-size) { //nolint:gosec // size is at most the length
 				return errors.New("an entry is longer than its block")
 			}
 			pair[i], raw = raw[size:size+int(n)], raw[size+int(n):] //nolint:gosec // not longer than raw
