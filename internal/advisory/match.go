@@ -28,7 +28,9 @@ type Matches struct {
 // Match looks for vulnerabilities of packages. Advisories that are aliases of one another are one vulnerability of a package. The
 // error is ctx's or wraps ErrDamaged; faults of what is compared are in the result.
 func (s *Store) Match(ctx context.Context, packages []*scannerv1.Package) (Matches, error) {
-	m := matcher{store: s, packages: s.file.Cursor(), names: s.file.Cursor(), uncovered: map[string]int{}, known: map[string]vulnerability{}}
+	m := matcher{
+		store: s, packages: s.file.Cursor(), names: s.file.Cursor(), uncovered: map[string]int{}, known: map[string]vulnerability{}, recent: map[string][]*record{},
+	}
 	for _, p := range unique(packages) {
 		if err := ctx.Err(); err != nil {
 			return Matches{}, err
@@ -72,6 +74,7 @@ type matcher struct {
 	store           *Store
 	packages, names *keyfile.Cursor
 	known           map[string]vulnerability // by name: many packages have the same ones
+	recent          map[string][]*record     // by key, of the last package: the next one may be of the same source
 	uncovered       map[string]int           // packages of ecosystems that the store has nothing for
 	faults          faultList
 	found           []*scannerv1.Vulnerability
@@ -90,7 +93,7 @@ func (m *matcher) match(p *scannerv1.Package) error {
 	about := &subject{ecosystem: ecosystem, version: advisedVersion(p)}
 	found := map[string]*scannerv1.Vulnerability{}
 	for _, lookup := range lookups {
-		records, err := m.store.records(m.packages, packageKey(lookup, advisedName(p)))
+		records, err := m.records(packageKey(lookup, advisedName(p)))
 		if err != nil {
 			return err
 		}
@@ -146,6 +149,20 @@ func (m *matcher) vulnerability(name string) (vulnerability, error) {
 		m.known[name] = v
 	}
 	return v, err
+}
+
+func (m *matcher) records(key string) ([]*record, error) {
+	if records, ok := m.recent[key]; ok {
+		return records, nil
+	}
+	records, err := m.store.records(m.packages, key)
+	if len(m.recent) > 1 { // one for the release, one for all releases
+		clear(m.recent)
+	}
+	if err == nil {
+		m.recent[key] = records
+	}
+	return records, err
 }
 
 // names are those of the vulnerabilities that the advisory is about.
