@@ -53,6 +53,8 @@ type Metadata struct {
 	Replaced int `json:"replaced"`
 	// Unrated counts kept records that neither say how severe they are nor have an alias that does.
 	Unrated int `json:"unrated"`
+	// LooseAliases counts aliases that were not followed, because a vulnerability would have had more than 64 ids.
+	LooseAliases int `json:"loose_aliases"`
 	// GitRanges counts ranges of commits, which are not matched.
 	GitRanges int `json:"git_ranges"`
 	// Faults counts records that could not be read; the first are listed, each with its archive and entry.

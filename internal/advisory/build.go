@@ -226,6 +226,7 @@ func (b *builder) writeRow(out *keyfile.Writer, r row, named naming) error {
 
 // count counts the records in force.
 func (b *builder) count() {
+	b.meta.LooseAliases = b.aliases.refused
 	for _, s := range b.last {
 		b.meta.GitRanges += int(s.gitRanges)
 		switch {

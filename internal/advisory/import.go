@@ -20,6 +20,9 @@ import (
 // tempPattern names files that are being written. What a crash left of them goes with the next import.
 const tempPattern = ".new-*"
 
+// lockName is the file that an import holds locked.
+const lockName = "lock"
+
 // Progress is how far an import is.
 type Progress struct {
 	Path string
@@ -62,7 +65,7 @@ func Import(ctx context.Context, paths []string, directory string, progress func
 	if err := read.conclude(paths); err != nil {
 		return Metadata{}, err
 	}
-	if err := install(ctx, b, directory, lock); err != nil {
+	if err := install(ctx, b, directory); err != nil {
 		return Metadata{}, fmt.Errorf("write advisory store: %w", err)
 	}
 	return b.meta, nil
@@ -70,9 +73,10 @@ func Import(ctx context.Context, paths []string, directory string, progress func
 
 // lockDirectory lets one import at a time into a directory, and removes what another left behind.
 func lockDirectory(directory string) (*os.File, error) {
-	lock, err := os.Open(directory)
+	// Not the directory itself: whoever can read that could lock it, and keep imports out.
+	lock, err := os.OpenFile(filepath.Join(directory, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open advisory store: %w", err)
+		return nil, fmt.Errorf("lock advisory store: %w", err)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
@@ -89,7 +93,7 @@ func lockDirectory(directory string) (*os.File, error) {
 }
 
 // install writes the store and puts it in place.
-func install(ctx context.Context, b *builder, directory string, opened *os.File) error {
+func install(ctx context.Context, b *builder, directory string) error {
 	temp, err := os.CreateTemp(directory, tempPattern)
 	if err != nil {
 		return err
@@ -111,7 +115,11 @@ func install(ctx context.Context, b *builder, directory string, opened *os.File)
 	if err := os.Rename(temp.Name(), filepath.Join(directory, fileName)); err != nil {
 		return err
 	}
-	return opened.Sync()
+	opened, err := os.Open(directory)
+	if err != nil {
+		return err
+	}
+	return errors.Join(opened.Sync(), opened.Close()) // the rename itself
 }
 
 // importer reads records into a builder.

@@ -178,8 +178,8 @@ func TestAnImportThatFailsLeavesTheOldStoreInForce(t *testing.T) {
 		t.Errorf("Replaced() = %v, %v, want the store of before in force", replaced, err)
 	}
 	left, err := os.ReadDir(directory)
-	if err != nil || len(left) != 1 {
-		t.Errorf("ReadDir() = %v, %v, want the store alone", left, err)
+	if err != nil || len(left) != 2 {
+		t.Errorf("ReadDir() = %v, %v, want the store and the lock", left, err)
 	}
 }
 
@@ -204,8 +204,8 @@ func TestAnOpenStoreGoesOnWithWhatItOpened(t *testing.T) {
 			t.Errorf("Replaced() = %v, %v, want %v", replaced, err, tt.replaced)
 		}
 	}
-	if left, err := os.ReadDir(directory); err != nil || len(left) != 1 {
-		t.Errorf("ReadDir() = %v, %v, want the store alone", left, err)
+	if left, err := os.ReadDir(directory); err != nil || len(left) != 2 {
+		t.Errorf("ReadDir() = %v, %v, want the store and the lock", left, err)
 	}
 }
 

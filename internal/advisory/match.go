@@ -75,7 +75,7 @@ type matcher struct {
 	packages, names *keyfile.Cursor
 	known           map[string]vulnerability // by name: many packages have the same ones
 	recent          map[string][]*record     // by key, of the last package: the next one may be of the same source
-	uncovered       map[string]int           // packages of ecosystems that the store has nothing for
+	uncovered       map[string]int           // packages of ecosystems, or releases, that the store has nothing for
 	faults          faultList
 	found           []*scannerv1.Vulnerability
 }
@@ -86,9 +86,10 @@ func (m *matcher) match(p *scannerv1.Package) error {
 	if name := base(ecosystem); name != ecosystem {
 		lookups = append(lookups, name) // advisories for all releases
 	}
-	if !slices.ContainsFunc(lookups, func(e string) bool { return m.store.metadata.Ecosystems[e] > 0 }) {
+	known := m.store.metadata.Ecosystems
+	// Of a distribution the release must be there: what is advised for all of them is the least part.
+	if known[ecosystem] == 0 && (released[base(ecosystem)] || known[base(ecosystem)] == 0) || released[ecosystem] {
 		m.uncovered[ecosystem]++
-		return nil
 	}
 	about := &subject{ecosystem: ecosystem, version: advisedVersion(p)}
 	found := map[string]*scannerv1.Vulnerability{}
@@ -252,17 +253,17 @@ func (m *matcher) lines() []string {
 }
 
 func (m *matcher) uncoveredLine(ecosystem string) string {
-	counted := fmt.Sprintf("%d packages were not matched", m.uncovered[ecosystem])
-	if m.uncovered[ecosystem] == 1 {
-		counted = "1 package was not matched"
+	counted := "1 package is"
+	if n := m.uncovered[ecosystem]; n > 1 {
+		counted = fmt.Sprintf("%d packages are", n)
 	}
 	switch {
 	case ecosystem == "":
-		return counted + ": their ecosystem is not known"
+		return counted + " of an ecosystem that is not known: not matched"
 	case released[ecosystem]:
-		return fmt.Sprintf("%s: which release of %s they are of is not known, and advisories are for one", counted, ecosystem)
+		return fmt.Sprintf("%s of a release of %s that is not known: most advisories are for one", counted, ecosystem)
 	}
-	return fmt.Sprintf("%s: there are no advisories for %s: import them with `palisade vulndb import`", counted, shown(ecosystem))
+	return fmt.Sprintf("%s of %s, for which there are no advisories: import them with `palisade vulndb import`", counted, shown(ecosystem))
 }
 
 // shown is foreign text safe to show to people, cut short.

@@ -101,18 +101,18 @@ func TestWhatCannotBeJudgedIsSaid(t *testing.T) {
 			{Ecosystem: "PyPI", Name: "a", Version: "1"}, {Ecosystem: "PyPI", Name: "b", Version: "1"}, {Ecosystem: "npm", Name: "a", Version: "1"},
 			{Ecosystem: "Debian:11", Name: "openssl", Version: "1"}, {Name: "a", Version: "1"},
 		}, "", []string{
-			"1 package was not matched: their ecosystem is not known",
-			"1 package was not matched: there are no advisories for Debian:11: import them with `palisade vulndb import`",
-			"2 packages were not matched: there are no advisories for PyPI: import them with `palisade vulndb import`",
-			"1 package was not matched: there are no advisories for npm: import them with `palisade vulndb import`",
+			"1 package is of an ecosystem that is not known: not matched",
+			"1 package is of Debian:11, for which there are no advisories: import them with `palisade vulndb import`",
+			"2 packages are of PyPI, for which there are no advisories: import them with `palisade vulndb import`",
+			"1 package is of npm, for which there are no advisories: import them with `palisade vulndb import`",
 		}},
 		{"a distribution without a release", []*scannerv1.Package{{Ecosystem: "Debian", Name: "openssl", Version: "1"}}, "",
-			[]string{"1 package was not matched: which release of Debian they are of is not known, and advisories are for one"}},
+			[]string{"1 package is of a release of Debian that is not known: most advisories are for one"}},
 		{"an ecosystem whose versions nobody can order, listed", []*scannerv1.Package{{Ecosystem: "Linux", Name: "Kernel", Version: "6.1"}}, "X-1", nil},
 		{"the same, not listed", []*scannerv1.Package{{Ecosystem: "Linux", Name: "Kernel", Version: "6.2"}}, "",
 			[]string{`Kernel 6.2: 1 of 1 advisories about it could not be judged: X-1: version "6.2": unsupported ecosystem Linux`}},
 		{"a name that steers the terminal", []*scannerv1.Package{{Ecosystem: "\x1b[2J", Name: "a", Version: "1"}}, "",
-			[]string{"1 package was not matched: there are no advisories for \\x1b[2J: import them with `palisade vulndb import`"}},
+			[]string{"1 package is of \\x1b[2J, for which there are no advisories: import them with `palisade vulndb import`"}},
 		{"a version that steers the terminal", []*scannerv1.Package{goPackage("m", "1.0\n\x1b[2J")}, "",
 			[]string{`m 1.0\x0a\x1b[2J: 2 of 2 advisories about it could not be judged: GO-1: version "1.0\x0a\x1b[2J": not a version of its ecosystem: it has spaces or control characters`}},
 	} {
@@ -138,6 +138,24 @@ func TestFaultsAreBounded(t *testing.T) {
 	faults := match(t, imported(t, records...), packages...).Faults
 	if len(faults) != 42 || faults[20] != "and of 10 more ecosystems" || faults[41] != "and 10 more packages with advisories that could not be judged" {
 		t.Errorf("%d faults: %q", len(faults), faults)
+	}
+}
+
+// What is advised for all releases of a distribution does not stand for what is advised for one.
+func TestAReleaseWithoutAdvisoriesIsSaid(t *testing.T) {
+	s := imported(t, debianRecord("DSA-1", "Debian", "openssl", "3.0.1-1", ""), debianRecord("DSA-2", "Debian:12", "openssl", "3.0.1-1", ""))
+	for _, tt := range []struct{ ecosystem, ids, fault string }{
+		{"Debian:12", "DSA-1 DSA-2", ""},
+		{"Debian:13", "DSA-1", "1 package is of Debian:13, for which there are no advisories: import them with `palisade vulndb import`"},
+		{"Debian", "DSA-1", "1 package is of a release of Debian that is not known: most advisories are for one"},
+	} {
+		p := &scannerv1.Package{Ecosystem: tt.ecosystem, Name: "openssl", Version: "3.0.0-1"}
+		if got := ids(t, s, p); got != tt.ids {
+			t.Errorf("Match(%s) = %q, want %q", tt.ecosystem, got, tt.ids)
+		}
+		if got := strings.Join(match(t, s, p).Faults, "; "); got != tt.fault {
+			t.Errorf("faults for %s = %q, want %q", tt.ecosystem, got, tt.fault)
+		}
 	}
 }
 
@@ -243,6 +261,9 @@ func TestAWrongAliasJoinsNoMoreThanItsShare(t *testing.T) {
 		aliases = append(aliases, fmt.Sprintf(`"CVE-2024-%d"`, 1000+i))
 	}
 	s := imported(t, goRecord("GO-1", "m", "1.0.0", `"aliases": [`+strings.Join(aliases, ",")+`],`))
+	if got := s.Metadata().LooseAliases; got != 1001-maxAlike {
+		t.Errorf("LooseAliases = %d, want %d", got, 1001-maxAlike)
+	}
 	found := match(t, s, goPackage("m", "0.9.0")).Vulnerabilities
 	if len(found) != 1 || len(found[0].GetAliases()) != maxAlike-1 {
 		t.Errorf("%d vulnerabilities, with %d aliases, want 1 with %d", len(found), len(found[0].GetAliases()), maxAlike-1)

@@ -149,6 +149,7 @@ func (c *command) text(w io.Writer, m advisory.Metadata) error {
 		{m.Withdrawn, "withdrawn records were left out"},
 		{m.Replaced, "records were there twice: the later counts"},
 		{m.Empty, "records about no package were left out"},
+		{m.LooseAliases, "aliases were not followed: one vulnerability would have too many ids"},
 		{m.GitRanges, "ranges of commits are not matched"},
 		{m.Faults, "records could not be read, and were left out:"},
 	} {
