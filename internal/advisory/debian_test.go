@@ -1,6 +1,7 @@
 package advisory
 
 import (
+	"os/exec"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,5 +49,26 @@ func TestDebian(t *testing.T) {
 	}
 	if got := match(t, s, debian("apt", "", "2.6.1")).Vulnerabilities[0]; got.GetSeverity() != low || got.GetFixedVersion() != "" || got.GetFixedAt() != nil {
 		t.Errorf("apt: %v, want low by its urgency, and no fix", got)
+	}
+}
+
+// TestDebiansOrder compares versions as dpkg itself does.
+func TestDebiansOrder(t *testing.T) {
+	dpkg, err := exec.LookPath("dpkg")
+	if err != nil {
+		t.Skip("no dpkg here")
+	}
+	versions := []string{
+		"0", "1.0", "1.0-0", "1.0-1", "1.0-1+b1", "1.0-1~bpo12+1", "1.0~rc1-1", "1.0.0", "1.0a", "1.0+dfsg-1", "1:0.1-1", "2.36-9+deb12u14", "2.36-9+deb12u3",
+		"3.0.11-1~deb12u2", "3.0.11-1", "1:1.2.13.dfsg-1", "1.10-1", "1.9-1", "1.0-1ubuntu0.1", "1.0-1.1",
+	}
+	for _, a := range versions {
+		s := subject{ecosystem: "Debian:12", version: a}
+		for _, b := range versions {
+			want := exec.Command(dpkg, "--compare-versions", a, "lt", b).Run() == nil
+			if got := s.before(b, false); got != want {
+				t.Errorf("%s before %s = %v, dpkg says %v", a, b, got, want)
+			}
+		}
 	}
 }
