@@ -1,6 +1,6 @@
 module github.com/palisade-sec/palisade/services/collector
 
-go 1.26.0
+go 1.26.3
 
 require (
 	github.com/cilium/ebpf v0.22.0
