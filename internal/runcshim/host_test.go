@@ -295,7 +295,7 @@ func TestInterruptedAfterEveryStep(t *testing.T) {
 				if got := version(t, h, "/usr/sbin/runc"); got != "runc version 1.0" {
 					t.Errorf("after step %d runC says %q", n, got)
 				}
-				abandoned(t, h, n, before)
+				undone(t, h, n, before)
 				mustInstall(t, h)
 				if got := state(t, h, "/usr/sbin/runc"); got != Installed {
 					t.Errorf("step %d: installed again, state = %q", n, got)
@@ -312,8 +312,8 @@ func TestInterruptedAfterEveryStep(t *testing.T) {
 	}
 }
 
-// abandoned checks on a copy that an interrupted install can be undone, too.
-func abandoned(t *testing.T, h Host, step int, before map[string]string) {
+// undone checks on a copy that an interrupted install can be undone, too.
+func undone(t *testing.T, h Host, step int, before map[string]string) {
 	t.Helper()
 	other := h
 	other.Root = filepath.Join(t.TempDir(), "copy")

@@ -20,6 +20,8 @@ const (
 	Installed    State = "installed"
 	// Replaced is a place where a package, or somebody, put another program over the shim. The program that was kept is older.
 	Replaced State = "replaced by a package"
+	// Interrupted is a place where the program that stands there is the one that is kept: an install or uninstall did not end.
+	Interrupted State = "interrupted"
 	// Removed is a place where nothing stands any more, though a program is kept beside it.
 	Removed State = "removed"
 	// Broken is a shim that stands for nothing, or something that is no program.
@@ -53,17 +55,19 @@ func (p place) partial() string   { return filepath.Join(p.stage(), ".partial") 
 
 // state looks at the place.
 func (p place) state() (State, error) {
-	stands, _, err := look(p.file)
+	stands, standing, err := look(p.file)
 	if err != nil {
 		return Broken, err
 	}
-	kept, _, err := look(p.kept())
+	kept, keeping, err := look(p.kept())
 	if err != nil {
 		return Broken, err
 	}
 	switch {
 	case stands == shim && kept == program:
 		return Installed, nil
+	case stands == program && kept == program && os.SameFile(standing, keeping):
+		return Interrupted, nil
 	case stands == program && kept == program:
 		return Replaced, nil
 	case stands == program:

@@ -61,6 +61,8 @@ func advice(state State, path string) string {
 	switch state {
 	case Replaced:
 		return "palisade shim install puts the shim back, and keeps the new runC"
+	case Interrupted:
+		return "palisade shim install completes it, palisade shim uninstall undoes it"
 	case Removed:
 		return "install runC's package again, or palisade shim uninstall --path " + path + " puts the kept runC back"
 	case Broken:
