@@ -77,19 +77,22 @@ func Hash(path string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// unchanging are the attributes without which no program runs as it did: of the new file's label SELinux decides what domain
-// the engine goes to. Capabilities and signatures belong to the content.
+// copiesAttribute says whether a shim gets a runC's attribute: by the file's label SELinux decides which domain runC is in. Capabilities
+// and signatures belong to the content.
 func copiesAttribute(name string) bool {
 	return name != "security.capability" && name != "security.ima" && name != "security.evm"
 }
 
-// copyFile copies content to a new file that has owner, mode and extended attributes of another, and is on disk.
+// copyFile copies content to a new file that has owner, mode and extended attributes of another, and is on disk. No process is started
+// meanwhile: one that inherits the open file keeps everybody from executing it (ETXTBSY), until it executes something itself.
 func copyFile(from, to string, like fs.FileInfo, likePath string, every bool) (err error) {
 	in, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err

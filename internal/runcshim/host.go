@@ -29,6 +29,8 @@ type Host struct {
 	Binary string
 	// DryRun tells of steps, and takes none.
 	DryRun bool
+	// ByHand puts shims in place for configuration that a person will write: drop-in mode only.
+	ByHand bool
 	// Say is told each step before it is taken. It may be nil.
 	Say func(step string)
 
@@ -121,7 +123,7 @@ func (h Host) locked(act func(*record) error) (err error) {
 	defer lock.Close()
 	r := h.readRecord()
 	err = act(&r)
-	return errors.Join(err, h.writeRecord(r))
+	return errors.Join(err, h.writeRecord(r), h.clean(r))
 }
 
 // note writes down what stands at a place.

@@ -1,6 +1,8 @@
 package runcshim
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,7 +36,48 @@ type Entry struct {
 
 // record is for comparing only: nothing that it says is needed to take the shim out again.
 type record struct {
-	Entries []Entry `json:"entries"`
+	Entries []Entry  `json:"entries,omitempty"`
+	Configs []config `json:"configs,omitempty"`
+}
+
+// config is a configuration as it was before it was changed, and the hash of what was written.
+type config struct {
+	Path      string `json:"path"`
+	Before    []byte `json:"before"` // null if there was none
+	AfterHash string `json:"after_sha256"`
+}
+
+// noteConfig keeps the first of several: a change that was interrupted and repeated goes back to what was there at first.
+func (r *record) noteConfig(plan dropIn) {
+	hash := hashOf(plan.after)
+	for i := range r.Configs {
+		if r.Configs[i].Path == plan.config {
+			if r.Configs[i].AfterHash != hash {
+				r.Configs[i] = config{Path: plan.config, Before: plan.before, AfterHash: hash}
+			}
+			return
+		}
+	}
+	r.Configs = append(r.Configs, config{Path: plan.config, Before: plan.before, AfterHash: hash})
+}
+
+// before returns what was there before a configuration was changed, if nobody has changed it since.
+func (r *record) before(path string, now []byte) (content []byte, ok bool) {
+	for _, c := range r.Configs {
+		if c.Path == path && c.AfterHash == hashOf(now) {
+			return c.Before, true
+		}
+	}
+	return nil, false
+}
+
+func (r *record) forgetConfig(path string) {
+	r.Configs = slices.DeleteFunc(r.Configs, func(c config) bool { return c.Path == path })
+}
+
+func hashOf(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
 }
 
 func (r record) entry(path string) (Entry, bool) {
@@ -66,7 +109,7 @@ func (h Host) readRecord() record {
 }
 
 func (h Host) writeRecord(r record) error {
-	if len(r.Entries) == 0 {
+	if len(r.Entries)+len(r.Configs) == 0 {
 		if err := os.Remove(h.recordPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -82,7 +125,10 @@ func (h Host) writeRecord(r record) error {
 // lock keeps everybody else out until the file is closed. The error wraps ErrBusy if somebody is in.
 func (h Host) lock() (*os.File, error) {
 	path := filepath.Join(h.Root, StateDirectory, "lock")
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(filepath.Dir(path)), 0o755); err != nil { //nolint:gosec // a node's processes go through it
+		return nil, fmt.Errorf("keep a record: %w", err)
+	}
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("keep a record: %w", err)
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -96,5 +142,44 @@ func (h Host) lock() (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
+	if mine, there := stat(file.Stat()), stat(os.Stat(path)); mine == nil || there == nil || !os.SameFile(mine, there) {
+		file.Close() // it was removed by who had it: another may have made and locked a new one
+		return nil, ErrBusy
+	}
 	return file, nil
+}
+
+func stat(info fs.FileInfo, err error) fs.FileInfo {
+	if err != nil {
+		return nil
+	}
+	return info
+}
+
+// clean removes the state's directory when nothing is installed any more. The lock must be held.
+func (h Host) clean(r record) error {
+	if len(r.Entries)+len(r.Configs) > 0 || len(h.Traces()) > 0 {
+		return nil
+	}
+	directory := filepath.Join(h.Root, StateDirectory)
+	for _, path := range []string{filepath.Join(directory, "lock"), directory} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	_ = os.Remove(filepath.Dir(directory)) // not empty: a node's state
+	return nil
+}
+
+// Traces are the paths of all that is installed, in whatever state. They are looked for without changing anything.
+func (h Host) Traces() []string {
+	traces := h.left()
+	directories, err := filepath.Glob(filepath.Join(h.Root, ShimDirectory, "*"))
+	if err != nil {
+		return traces
+	}
+	for _, directory := range directories {
+		traces = append(traces, filepath.Join(ShimDirectory, filepath.Base(directory)))
+	}
+	return traces
 }

@@ -5,7 +5,10 @@ import (
 	"debug/buildinfo"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/palisade-sec/palisade/internal/runcshim/ask"
 	"github.com/palisade-sec/palisade/internal/runcshim/engine"
@@ -16,7 +19,9 @@ type Status struct {
 	Path    string   `json:"path"`
 	Aliases []string `json:"aliases,omitempty"`
 	Engines []string `json:"engines"`
-	State   State    `json:"state"`
+	// Mode is replace or dropin, "" where the shim is not.
+	Mode  string `json:"mode"`
+	State State  `json:"state"`
 	// Shim is the version of the shim that stands there, "" if none does.
 	Shim string `json:"shim"`
 	// RunC is the version of the real runC.
@@ -40,7 +45,7 @@ func (h Host) Status(ctx context.Context) ([]Status, error) {
 		one.Advice = advice(one.State, p.path)
 		real := p.file
 		if stands, _, _ := look(p.file); stands == shim {
-			one.Shim = shimVersion(p.file)
+			one.Shim, one.Mode = shimVersion(p.file), "replace"
 			real = p.kept()
 		}
 		if answer, err := ask.Version(ctx, real); err == nil {
@@ -54,7 +59,29 @@ func (h Host) Status(ctx context.Context) ([]Status, error) {
 			all = append(all, Status{Path: r.Path, Aliases: r.Aliases, Engines: r.Engines(), State: OtherRuntime})
 		}
 	}
-	return all, err
+	states, dropErr := h.DropIns()
+	for _, path := range slices.Sorted(maps.Keys(states)) {
+		one := Status{Path: path, Mode: "dropin", State: states[path], Advice: dropAdvice(states[path])}
+		one.Engines = []string{strings.TrimSuffix(filepath.Base(filepath.Dir(path)), "-runc")}
+		if one.State == Installed {
+			one.Shim = shimVersion(filepath.Join(h.Root, path))
+		}
+		if answer, err := ask.Version(ctx, filepath.Join(h.Root, path)); err == nil {
+			one.RunC = ask.Short(answer)
+		}
+		all = append(all, one)
+	}
+	return all, errors.Join(err, dropErr)
+}
+
+func dropAdvice(state State) string {
+	switch state {
+	case Leaving:
+		return "palisade shim uninstall removes it when no container or engine names it any more"
+	case Broken:
+		return "install runC's package again, then palisade shim install --mode dropin"
+	}
+	return ""
 }
 
 func advice(state State, path string) string {
@@ -110,9 +137,19 @@ func (h Host) Verify(ctx context.Context) (checked int, problems []string, err e
 			continue
 		}
 		problems = append(problems, h.compare(p.place, entry, recorded)...)
-		problems = append(problems, runs(ctx, p.place)...)
+		problems = append(problems, runs(ctx, p.path, p.file, p.kept())...)
 	}
-	return checked, problems, nil
+	states, err := h.DropIns()
+	for _, path := range slices.Sorted(maps.Keys(states)) {
+		checked++
+		if states[path] != Installed {
+			problems = append(problems, fmt.Sprintf("%s: %s: %s", path, states[path], dropAdvice(states[path])))
+			continue
+		}
+		file := filepath.Join(h.Root, path)
+		problems = append(problems, runs(ctx, path, file, filepath.Join(file+KeptSuffix, "runc"))...)
+	}
+	return checked, problems, err
 }
 
 // compare looks at the hashes of a place.
@@ -135,15 +172,15 @@ func (h Host) compare(p place, entry Entry, recorded bool) (problems []string) {
 }
 
 // runs calls runC through the shim and without it.
-func runs(ctx context.Context, p place) []string {
-	through, err := ask.Version(ctx, p.file)
+func runs(ctx context.Context, path, file, kept string) []string {
+	through, err := ask.Version(ctx, file)
 	if err != nil {
-		return []string{fmt.Sprintf("%s: runC does not run through the shim: %v: palisade shim uninstall --path %s takes it out", p.path, err, p.path)}
+		return []string{fmt.Sprintf("%s: runC does not run through the shim: %v: palisade shim uninstall takes it out", path, err)}
 	}
-	without, err := ask.Version(ctx, p.kept())
+	without, err := ask.Version(ctx, kept)
 	if err != nil || through != without {
 		return []string{fmt.Sprintf("%s: the shim runs another runC (%q) than the one beside it (%q): install runC's package again",
-			p.path, ask.Short(through), ask.Short(without))}
+			path, ask.Short(through), ask.Short(without))}
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/palisade-sec/palisade/cli/internal/shim"
 	"github.com/palisade-sec/palisade/cli/internal/show"
 	"github.com/palisade-sec/palisade/internal/daemon"
 	"github.com/palisade-sec/palisade/internal/rpc"
@@ -88,7 +89,8 @@ other; this command starts them, talks to them and shows what they found.`,
 	flags.StringVar(&opts.run, "run", "/run/palisade", "directory with the node's sockets")
 	flags.StringVarP(&opts.output, "output", "o", "text", "text or json")
 	root.AddCommand(newUp(opts), newLaunch(), newStatus(opts), newFindings(opts), newIncidents(opts), newEvents(opts), newRules(opts),
-		newRecord(opts), newReplay(opts), newModels(opts), newMetrics(opts), newDemo(opts), newRemove(opts), newPins())
+		newRecord(opts), newReplay(opts), newModels(opts), newMetrics(opts), newDemo(opts), newRemove(opts), newPins(),
+		shim.New(shim.Options{Output: &opts.output, Usage: func(err error) error { return usageError{err} }}))
 	return root
 }
 

@@ -77,6 +77,19 @@ func Resolve(root, path string) (string, error) {
 	return filepath.Join("/", relative), err
 }
 
+// Before says whether a runtime comes before the one at another path where programs are searched.
+func Before(r Runtime, other string) bool {
+	rank := func(paths ...string) int {
+		for i, directory := range directories {
+			if slices.ContainsFunc(paths, func(path string) bool { return filepath.Dir(path) == directory }) {
+				return i
+			}
+		}
+		return len(directories)
+	}
+	return rank(append(r.Aliases, r.Path)...) < rank(other)
+}
+
 // finder gathers what engines call.
 type finder struct {
 	root  string
