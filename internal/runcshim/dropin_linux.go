@@ -30,6 +30,8 @@ type dropIn struct {
 	// config is the file, on the host. before is what is in it, nil if it is not there; after what is to be, nil to remove it.
 	config        string
 	before, after []byte
+	// between says that after is not yet what is to be in the end.
+	between bool
 	// shims are the directories below ShimDirectory, each with the runC, on the host, that it is for.
 	shims map[string]string
 	// activate says what makes the engine go by it.

@@ -16,7 +16,7 @@ import (
 
 // UninstallDropIn takes the shim out of the engines' configurations, then away. If containers or a running engine still name it,
 // a link to runC stays in its place, so that nothing of theirs dangles; the error wraps ErrInUse and says what to wait for.
-// reload sends dockerd the signal by which it reads its configuration.
+// reload sends dockerd the signal by which it reads its configuration: new containers do not pass the shim then.
 func (h Host) UninstallDropIn(ctx context.Context, engines []string, reload bool) error {
 	means := func(name string) bool {
 		return len(engines) == 0 || strings.Contains(" "+strings.Join(engines, " ")+" ", " "+name+" ")
@@ -98,14 +98,14 @@ func (h Host) older(name string, since time.Time) ([]string, error) {
 	pids, err := dropin.StartedBefore(name, since)
 	var users []string
 	for _, pid := range pids {
-		users = append(users, fmt.Sprintf("%s (process %d may not have read its configuration since: reload or restart it)", name, pid))
+		users = append(users, stale(name, pid))
 	}
 	return users, err
 }
 
 // change writes what a configuration is to be. since is when it was changed, by this run or an earlier one that left a link.
 func (h Host) change(s *steps, r *record, plan dropIn) (since time.Time, err error) {
-	if before, ok := r.before(plan.config, plan.before); ok && plan.before != nil {
+	if before, ok := r.before(plan.config, plan.before); ok && !plan.between {
 		plan.after = before
 	}
 	if string(plan.after) != string(plan.before) || (plan.after == nil) != (plan.before == nil) {
@@ -113,7 +113,11 @@ func (h Host) change(s *steps, r *record, plan dropIn) (since time.Time, err err
 			return time.Time{}, err
 		}
 	}
-	if !h.DryRun {
+	switch {
+	case h.DryRun:
+	case plan.between:
+		r.changedAgain(plan.config, plan.before, plan.after)
+	default:
 		r.forgetConfig(plan.config)
 	}
 	for path := filepath.Join(h.Root, plan.config); ; path = filepath.Dir(path) { // that of a file that is gone is its directory's
@@ -146,31 +150,60 @@ func (h Host) leaveDocker(s *steps, r *record, reload bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan := dropIn{engine: engine.Docker, config: engine.DockerConfig, before: raw}
-	if plan.after, err = dropin.RemoveDocker(plan.config, raw, len(containers) > 0); err != nil {
-		return nil, err
-	}
-	if raw != nil && plan.after == nil {
-		if _, ours := r.before(plan.config, raw); !ours {
-			plan.after = []byte("{}\n") // whose file it was is not known
-		}
-	}
-	if _, named := daemon.Runtimes[dropin.Runtime]; !named && daemon.Default != dropin.Runtime {
-		plan.after = raw
-	}
-	if len(containers) > 0 {
-		r.forgetConfig(plan.config) // its content as it was would not know their runtime
-	}
-	since, err := h.change(s, r, plan)
+	stale, err := h.staleDocker(daemon)
 	if err != nil {
 		return nil, err
 	}
-	users := unique(containers, running)
+	users := append(unique(containers, running), stale...)
+	if _, named := daemon.Runtimes[dropin.Runtime]; !named && daemon.Default != dropin.Runtime {
+		return users, nil // the configuration says nothing of it any more
+	}
+	plan := dropIn{engine: engine.Docker, config: engine.DockerConfig, before: raw, between: len(containers)+len(stale) > 0}
+	if plan.after, err = dropin.RemoveDocker(plan.config, raw, plan.between); err != nil {
+		return nil, err
+	}
+	if _, ours := r.before(plan.config, raw); plan.after == nil && !ours {
+		plan.after = []byte("{}\n") // whose file it was is not known
+	}
+	if _, err := h.change(s, r, plan); err != nil {
+		return nil, err
+	}
 	if reload && !h.DryRun {
 		return users, h.ReloadDocker()
 	}
-	stale, err := h.older("dockerd", since)
-	return append(users, stale...), err
+	return users, nil
+}
+
+// staleDocker are dockerds that run since before the configuration was changed. They know the shim until they are restarted: one that
+// reads its configuration again takes up what that says, and forgets nothing of what it does not say any more.
+func (h Host) staleDocker(daemon engine.Daemon) ([]string, error) {
+	since := time.Now() // it is going to be changed
+	if daemon.Default != dropin.Runtime {
+		info, err := os.Stat(filepath.Join(h.Root, engine.DockerConfig))
+		if errors.Is(err, fs.ErrNotExist) {
+			info, err = os.Stat(filepath.Join(h.Root, filepath.Dir(engine.DockerConfig)))
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		since = info.ModTime()
+	}
+	users, err := h.older("dockerd", since)
+	if err != nil || len(users) > 0 {
+		return users, err
+	}
+	pid, err := dropin.DockerPID(filepath.Join(h.Root, daemon.PID()), since)
+	if err != nil || pid == 0 {
+		return nil, err
+	}
+	return []string{stale("dockerd", pid)}, nil
+}
+
+func stale(name string, pid int) string {
+	return fmt.Sprintf("%s (process %d knows it until it is restarted)", name, pid)
 }
 
 // unique are container ids, each once: a running one of Docker's is in both lists.
@@ -299,11 +332,7 @@ func (h Host) ReloadDocker() error {
 	if err != nil {
 		return err
 	}
-	pidFile := daemon.PIDFile
-	if pidFile == "" {
-		pidFile = "/var/run/docker.pid"
-	}
-	if err := dropin.ReloadDocker(filepath.Join(h.Root, pidFile)); err != nil && !errors.Is(err, dropin.ErrNotRunning) {
+	if err := dropin.ReloadDocker(filepath.Join(h.Root, daemon.PID())); err != nil && !errors.Is(err, dropin.ErrNotRunning) {
 		return fmt.Errorf("reload docker: %w", err)
 	}
 	return nil

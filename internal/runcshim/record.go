@@ -71,6 +71,15 @@ func (r *record) before(path string, now []byte) (content []byte, ok bool) {
 	return nil, false
 }
 
+// changedAgain notes another content of a configuration that will go back to what it was later.
+func (r *record) changedAgain(path string, from, to []byte) {
+	for i := range r.Configs {
+		if r.Configs[i].Path == path && r.Configs[i].AfterHash == hashOf(from) {
+			r.Configs[i].AfterHash = hashOf(to)
+		}
+	}
+}
+
 func (r *record) forgetConfig(path string) {
 	r.Configs = slices.DeleteFunc(r.Configs, func(c config) bool { return c.Path == path })
 }

@@ -58,9 +58,10 @@ func AddDocker(path string, raw []byte, shim string) ([]byte, error) {
 	return seal(whole, runtimes)
 }
 
-// RemoveDocker returns a daemon.json without the shim; the runtime itself stays if containers still name it. It is nil
-// if nothing else is in it.
-func RemoveDocker(path string, raw []byte, keepRuntime bool) ([]byte, error) {
+// RemoveDocker returns a daemon.json without the shim, nil if nothing else is in it. between is for the time in which containers
+// and a running dockerd still know the runtime: it stays, and runC is the default by name, because a dockerd that reads its
+// configuration again goes on with the default that it has if that does not say another.
+func RemoveDocker(path string, raw []byte, between bool) ([]byte, error) {
 	daemon, err := engine.ParseDaemon(path, raw)
 	if err != nil {
 		return nil, err
@@ -69,10 +70,13 @@ func RemoveDocker(path string, raw []byte, keepRuntime bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if daemon.Default == Runtime {
+	switch {
+	case between:
+		whole["default-runtime"] = json.RawMessage(`"runc"`)
+	case daemon.Default == Runtime:
 		delete(whole, "default-runtime")
 	}
-	if !keepRuntime {
+	if !between {
 		delete(runtimes, Runtime)
 	}
 	return seal(whole, runtimes)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,16 +79,9 @@ var ErrNotRunning = errors.New("dockerd does not run")
 // ReloadDocker has the dockerd that a pid file names read its configuration again. The process is held by a pidfd before it is
 // looked at, so it is dockerd that gets the signal, or nobody.
 func ReloadDocker(pidFile string) error {
-	raw, err := os.ReadFile(pidFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return ErrNotRunning
-	}
+	pid, err := readPID(pidFile)
 	if err != nil {
 		return err
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
-	if err != nil {
-		return fmt.Errorf("%s: %w", pidFile, err)
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -102,4 +96,36 @@ func ReloadDocker(pidFile string) error {
 		return ErrNotRunning // the pid is another's now
 	}
 	return unix.PidfdSendSignal(fd, unix.SIGHUP, nil, 0)
+}
+
+// readPID reads a pid file. The error is ErrNotRunning if there is none.
+func readPID(path string) (int, error) {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, ErrNotRunning
+	}
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", path, err)
+	}
+	return pid, nil
+}
+
+// DockerPID is the pid of the dockerd of a pid file if it runs since before a moment, or 0.
+func DockerPID(pidFile string, moment time.Time) (int, error) {
+	pid, err := readPID(pidFile)
+	if errors.Is(err, ErrNotRunning) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	pids, err := StartedBefore("dockerd", moment)
+	if err != nil || !slices.Contains(pids, pid) {
+		return 0, err
+	}
+	return pid, nil
 }

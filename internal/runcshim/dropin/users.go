@@ -50,8 +50,8 @@ var bundles = []string{
 	"run/containerd", "run/docker/containerd/daemon", "var/run/docker/containerd/daemon", "run/k3s/containerd",
 }
 
-// ContainerdUsers are ids of running containers whose shim of containerd's goes on calling a program below directory.
-func ContainerdUsers(root, state, directory string) ([]string, error) {
+// ContainerdUsers are ids of running containers whose shim of containerd's goes on calling a program whose path begins with prefix.
+func ContainerdUsers(root, state, prefix string) ([]string, error) {
 	places := bundles
 	if state != "" {
 		places = append([]string{state}, places...)
@@ -68,7 +68,7 @@ func ContainerdUsers(root, state, directory string) ([]string, error) {
 				if err != nil && !errors.Is(err, fs.ErrNotExist) {
 					return nil, fmt.Errorf("it is not known whether this container calls the shim: %w", err)
 				}
-				if strings.Contains(string(raw), directory+"/") {
+				if strings.Contains(string(raw), prefix) {
 					ids = append(ids, filepath.Base(bundle))
 					break
 				}

@@ -15,6 +15,14 @@ type Daemon struct {
 	PIDFile  string                   `json:"pidfile"`
 }
 
+// PID is where dockerd writes its pid.
+func (d Daemon) PID() string {
+	if d.PIDFile == "" {
+		return "/var/run/docker.pid"
+	}
+	return d.PIDFile
+}
+
 // DaemonRuntime is one of its runtimes: a program that is called as runC is, or a shim of containerd's with options.
 type DaemonRuntime struct {
 	Path    string `json:"path"`
