@@ -35,6 +35,9 @@ func (h Host) UninstallDropIn(ctx context.Context, engines []string, reload bool
 			if err == nil {
 				err = h.removeShims(s, one.name, names)
 			}
+			if err == nil && !h.DryRun {
+				r.forgetEngine(one.name)
+			}
 			errs = append(errs, err)
 			if ctx.Err() != nil {
 				break

@@ -42,6 +42,7 @@ type record struct {
 
 // config is a configuration as it was before it was changed, and the hash of what was written.
 type config struct {
+	Engine    string `json:"engine"`
 	Path      string `json:"path"`
 	Before    []byte `json:"before"` // null if there was none
 	AfterHash string `json:"after_sha256"`
@@ -53,12 +54,12 @@ func (r *record) noteConfig(plan dropIn) {
 	for i := range r.Configs {
 		if r.Configs[i].Path == plan.config {
 			if r.Configs[i].AfterHash != hash {
-				r.Configs[i] = config{Path: plan.config, Before: plan.before, AfterHash: hash}
+				r.Configs[i] = config{Engine: plan.engine, Path: plan.config, Before: plan.before, AfterHash: hash}
 			}
 			return
 		}
 	}
-	r.Configs = append(r.Configs, config{Path: plan.config, Before: plan.before, AfterHash: hash})
+	r.Configs = append(r.Configs, config{Engine: plan.engine, Path: plan.config, Before: plan.before, AfterHash: hash})
 }
 
 // before returns what was there before a configuration was changed, if nobody has changed it since.
@@ -82,6 +83,11 @@ func (r *record) changedAgain(path string, from, to []byte) {
 
 func (r *record) forgetConfig(path string) {
 	r.Configs = slices.DeleteFunc(r.Configs, func(c config) bool { return c.Path == path })
+}
+
+// forgetEngine forgets what an interrupted uninstall could not.
+func (r *record) forgetEngine(name string) {
+	r.Configs = slices.DeleteFunc(r.Configs, func(c config) bool { return c.Engine == name })
 }
 
 func hashOf(content []byte) string {

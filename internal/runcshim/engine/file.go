@@ -63,13 +63,13 @@ func decodeJSON(path string, raw []byte, into any) error {
 	}
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	err := decoder.Decode(into)
-	offset := decoder.InputOffset()
 	if err == nil {
 		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
 			return nil
 		}
 		err = errors.New("there is more after the object")
 	}
+	offset := decoder.InputOffset()
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	switch {
