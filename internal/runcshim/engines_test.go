@@ -177,7 +177,7 @@ func TestDockerDropIn(t *testing.T) {
 	run()
 	t.Cleanup(func() {
 		left, _ := docker("ps", "-aq")
-		for _, id := range strings.Fields(left) {
+		for id := range strings.FieldsSeq(left) {
 			_, _ = docker("rm", "-f", id)
 		}
 		removeCgroups("palisade-test-dropin")

@@ -158,7 +158,8 @@ func (h Host) lock() (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	if mine, there := stat(file.Stat()), stat(os.Stat(path)); mine == nil || there == nil || !os.SameFile(mine, there) {
-		file.Close() // it was removed by who had it: another may have made and locked a new one
+		// It was removed by who had it: another may have made and locked a new one.
+		file.Close()
 		return nil, ErrBusy
 	}
 	return file, nil

@@ -80,8 +80,9 @@ func dropAdvice(state State) string {
 		return "palisade shim uninstall removes it when no container or engine names it any more"
 	case Broken:
 		return "install runC's package again, then palisade shim install --mode dropin"
+	default:
+		return ""
 	}
-	return ""
 }
 
 func advice(state State, path string) string {
@@ -94,8 +95,9 @@ func advice(state State, path string) string {
 		return "install runC's package again, or palisade shim uninstall --path " + path + " puts the kept runC back"
 	case Broken:
 		return "install runC's package again, then palisade shim install"
+	default:
+		return ""
 	}
-	return ""
 }
 
 // shimVersion is what the Go toolchain wrote into a shim, and the beginning of its hash.

@@ -93,7 +93,8 @@ func (w Watcher) Run(ctx context.Context) error {
 			if run.concerns(event.Name) {
 				look.Reset(w.Settle)
 			}
-		case <-errs: // events were lost: look
+		case err := <-errs: // events were lost: look
+			run.tell(Slow, "", fmt.Sprintf("%v: looking instead", err))
 			look.Reset(w.Settle)
 		case <-look.C:
 			next := w.Every

@@ -84,8 +84,7 @@ func decodeJSON(path string, raw []byte, into any) error {
 // decodeTOML reads a TOML document. Errors name file and line.
 func decodeTOML(path string, raw []byte, into any) error {
 	err := toml.Unmarshal(raw, into)
-	var decode *toml.DecodeError
-	if errors.As(err, &decode) {
+	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, _ := decode.Position()
 		return fmt.Errorf("%s:%d: %w", path, max(row, 1), err)
 	}
