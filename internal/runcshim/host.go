@@ -228,6 +228,9 @@ func (h Host) chosen(which Selection, installing bool) ([]found, error) {
 			if err != nil {
 				return nil, err
 			}
+			if _, err := os.Lstat(filepath.Join(h.Root, real)); err != nil && !h.beside(real) {
+				return nil, fmt.Errorf("nothing was changed: %s: there is no such file on this host", path)
+			}
 			places = append(places, found{Runtime: engine.Runtime{Path: real, Aliases: []string{path}}, place: h.place(real, s)})
 		}
 	}
