@@ -351,8 +351,8 @@ disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.tracing.
       runtime_type = "io.containerd.runc.v2"
 `
 
-// TestContainerdByHand follows the advice that is given where a drop-in would make containerd 1 forget its configuration.
-func TestContainerdByHand(t *testing.T) {
+// TestContainerdDropIn follows the advice that is given where a drop-in would make containerd 1 forget its configuration.
+func TestContainerdDropIn(t *testing.T) {
 	h := newEnginesHost(t, "containerd", "ctr")
 	config := filepath.Join(h.Root, engine.ContainerdConfig)
 	write(t, config, fmt.Sprintf(containerdConfig, h.Root), 0o644)
