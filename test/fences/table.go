@@ -44,9 +44,9 @@ var importFences = []importFence{
 		// The self-test starts the collector itself, without capabilities, and kills it at once: no exec is seen without one.
 		packages: []string{"os/exec"},
 		places: []string{
-			"cli/internal/supervise", "cli/internal/launch", "services/collector/internal/selftest", "internal/containerdtest", "internal/dockertest", "loadtest", "test",
+			"cli/internal/supervise", "cli/internal/launch", "services/collector/internal/selftest", "internal/runcshim/ask", "internal/containerdtest", "internal/dockertest", "loadtest", "test",
 		}, tests: true,
-		rule: "processes are started by the supervisor, by the collector's self-test and by tests, nowhere else",
+		rule: "processes are started by the supervisor, by the collector's self-test, by who asks runC for its version, and by tests, nowhere else",
 	},
 	{
 		packages: []string{"unsafe"}, places: []string{"api"}, files: []string{"_unsafe.go", "_unsafe_test.go"}, // protoc-gen-go's code uses it
@@ -67,8 +67,10 @@ var callFences = []callFence{
 			"golang.org/x/sys/unix.Kill", "golang.org/x/sys/unix.Tgkill", "golang.org/x/sys/unix.PidfdSendSignal",
 			"syscall.Kill", "os.FindProcess",
 		},
-		places: []string{"services/enforcer/internal/kill", "cli/internal/supervise", "cli/internal/launch", "loadtest", "test", "internal/containerdtest"},
-		rule:   "signals are sent by the enforcer and the supervisor",
+		places: []string{
+			"services/enforcer/internal/kill", "cli/internal/supervise", "cli/internal/launch", "internal/runcshim/dropin", "loadtest", "test", "internal/containerdtest",
+		},
+		rule: "signals are sent by the enforcer and the supervisor; SIGHUP to dockerd by `palisade shim --reload`",
 	},
 	{
 		calls:  []string{"golang.org/x/sys/unix.Exec", "syscall.Exec", "syscall.ForkExec", "os.StartProcess"},

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/palisade-sec/palisade/cli/internal/node"
+	"github.com/palisade-sec/palisade/cli/internal/shim"
 	"github.com/palisade-sec/palisade/internal/privilege"
+	"github.com/palisade-sec/palisade/internal/runcshim"
 )
 
 func newRemove(opts *options) *cobra.Command {
@@ -17,9 +20,10 @@ func newRemove(opts *options) *cobra.Command {
 	var everything bool
 	cmd := &cobra.Command{
 		Use:   "remove",
-		Short: "Remove what a stopped node left on the host: programs in the kernel, cgroups, directories",
+		Short: "Remove what a stopped node left on the host: the runC shim, programs in the kernel, cgroups, directories",
 		Long: `A node that is stopped cleans up after itself. One whose supervisor was killed leaves its programs in the kernel, where they
-go on recording for the next node. This removes them, and every other trace but the state, which --everything removes too.
+go on recording for the next node. This removes them, takes the runC shim out (palisade shim uninstall --reload), and removes every other
+trace but the state, which --everything removes too.
 
 A collector in a container leaves its programs there as well, below another name: --pins removes those, and nothing else. Stop the
 container before.`,
@@ -32,7 +36,7 @@ container before.`,
 			if os.Geteuid() != 0 {
 				return errors.New("only root may remove a node: try sudo")
 			}
-			removed, err := remove(node.Settings{Runtime: opts.run, State: state}, everything, pins)
+			removed, err := remove(cmd.Context(), node.Settings{Runtime: opts.run, State: state}, everything, pins)
 			if err != nil {
 				return err
 			}
@@ -55,11 +59,20 @@ container before.`,
 	return cmd
 }
 
-func remove(settings node.Settings, everything bool, pins string) ([]string, error) {
+func remove(ctx context.Context, settings node.Settings, everything bool, pins string) ([]string, error) {
 	if pins != "" {
 		return node.RemovePins(pins)
 	}
-	return node.Remove(settings, everything)
+	// First the shim: what it leaves if it cannot go must not lose what it needs.
+	host := runcshim.Host{Root: "/"}
+	installed := host.Traces()
+	if len(installed) > 0 {
+		if err := shim.Uninstall(ctx, host, runcshim.Selection{}, true); err != nil {
+			return nil, fmt.Errorf("take out the runC shim: %w", err)
+		}
+	}
+	removed, err := node.Remove(settings, everything)
+	return append(installed, removed...), err
 }
 
 // newPins is the helper of deploy/privileges.yaml, for containers; up does the same itself.

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/palisade-sec/palisade/cli/internal/shim"
 	"github.com/palisade-sec/palisade/cli/internal/show"
 	"github.com/palisade-sec/palisade/cli/internal/vulndb"
 	"github.com/palisade-sec/palisade/internal/daemon"
@@ -88,9 +89,11 @@ other; this command starts them, talks to them and shows what they found.`,
 	flags := root.PersistentFlags()
 	flags.StringVar(&opts.run, "run", "/run/palisade", "directory with the node's sockets")
 	flags.StringVarP(&opts.output, "output", "o", "text", "text or json")
+	usage := func(err error) error { return usageError{err} }
 	root.AddCommand(newUp(opts), newLaunch(), newStatus(opts), newFindings(opts), newIncidents(opts), newEvents(opts), newRules(opts),
 		newRecord(opts), newReplay(opts), newModels(opts), newMetrics(opts), newDemo(opts), newRemove(opts), newPins(),
-		vulndb.New(&opts.output, func(err error) error { return usageError{err} }))
+		vulndb.New(&opts.output, usage),
+		shim.New(shim.Options{Output: &opts.output, Usage: usage}))
 	return root
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/palisade-sec/palisade/internal/privilege"
+	"github.com/palisade-sec/palisade/internal/runcshim"
 )
 
 // Settings are what a person may choose about a node.
@@ -177,7 +178,7 @@ func ownRuntime(table privilege.Table) func(string) bool {
 func ownState(table privilege.Table) func(string) bool {
 	return func(name string) bool {
 		_, err := table.Row(name)
-		return err == nil || name == "enroll"
+		return err == nil || name == "enroll" || name == filepath.Base(runcshim.StateDirectory)
 	}
 }
 
