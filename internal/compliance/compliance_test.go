@@ -82,7 +82,10 @@ func TestParse(t *testing.T) {
 }
 
 func TestEvaluateOne(t *testing.T) {
-	many := `{"process":{}, "mounts":[` + strings.TrimSuffix(strings.Repeat(`{"source":"/a"},`, 20_000), ",") + `]}`
+	mounts := func(n int) string {
+		return `{"process":{}, "mounts":[` + strings.TrimSuffix(strings.Repeat(`{"source":"/a"},`, n), ",") + `]}`
+	}
+	some, many := mounts(500), mounts(20_000)
 	tests := []struct {
 		name, raw, expression, evidence string
 		failed                          bool
@@ -94,7 +97,7 @@ func TestEvaluateOne(t *testing.T) {
 		{name: "an error in a part that counts", raw: `{"process":{}}`, expression: `spec.hasNamespace("net")`, failed: true, want: "is not one of cgroup"},
 		{name: "an annotation that is not there", raw: `{"process":{}}`, expression: `spec.annotations["x"] == "y"`, failed: true, want: "no such key"},
 		{name: "evidence is a text", raw: `{"process":{}, "hostname":"a\u001b[2J"}`, expression: "false", evidence: "spec.hostname", failed: true, want: `"a\x1b[2J"`},
-		{name: "evidence is cut", raw: many, expression: "false", evidence: "spec.mounts.map(m, m.source)", failed: true, want: "and 19990 more"},
+		{name: "evidence is cut", raw: some, expression: "false", evidence: "spec.mounts.map(m, m.source)", failed: true, want: "and 490 more"},
 		{name: "evidence that fails", raw: `{"process":{}}`, expression: "false", evidence: "spec.process.args[0]", failed: true, want: "no evidence"},
 		{name: "work without end", raw: many, expression: "spec.mounts.all(a, spec.mounts.all(b, a.source == b.source))", failed: true, want: "cost limit exceeded"},
 		{name: "the host's network by path", raw: `{"linux":{"namespaces":[{"type":"network","path":"/proc/1/../1/ns/net"}]}}`,
@@ -136,6 +139,21 @@ func TestEvidence(t *testing.T) {
 		if i < 0 || failures[i].Detail != tt.want {
 			t.Errorf("Evaluate(%s): %s has not the evidence %s: %v", tt.spec, tt.id, tt.want, failures)
 		}
+	}
+}
+
+// TestSocketInDisguise has mounts that runC makes all the same.
+func TestSocketInDisguise(t *testing.T) {
+	for _, mount := range []string{
+		`{"type":"tmpfs","source":"/run","options":["rbind"]}`, `{"type":"bind","source":"/run/x/../docker.sock/."}`,
+		`{"type":"none","source":"//var/run/","options":["ro","bind"]}`,
+	} {
+		if ids := failed(t, []byte(`{"process":{},"mounts":[`+mount+`]}`)); !slices.Contains(ids, "docker-socket") {
+			t.Errorf("docker-socket passes %s", mount)
+		}
+	}
+	if ids := failed(t, []byte(`{"process":{},"mounts":[{"type":"tmpfs","source":"tmpfs","destination":"/run"}]}`)); slices.Contains(ids, "docker-socket") {
+		t.Error("docker-socket fails a tmpfs of the container's own")
 	}
 }
 
