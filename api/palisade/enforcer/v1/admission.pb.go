@@ -7,6 +7,7 @@
 package enforcerv1
 
 import (
+	v1 "github.com/palisade-sec/palisade/api/palisade/scanner/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -136,7 +137,10 @@ type AdmissionRequest struct {
 	// The question: may it be created, or a container that may starts.
 	Event AdmissionEvent `protobuf:"varint,5,opt,name=event,proto3,enum=palisade.enforcer.v1.AdmissionEvent" json:"event,omitempty"`
 	// Of a start: id of the cgroup of the container's init process, as the kernel numbers it.
-	CgroupId      uint64 `protobuf:"varint,6,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
+	CgroupId uint64 `protobuf:"varint,6,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
+	// Of a create: absolute paths of the image's layers on the host, the topmost first, links resolved, as the mount of the container's
+	// root file system names them (overlayfs's lowerdir without what the engine adds); empty if it is no overlay.
+	Layers        []string `protobuf:"bytes,7,rep,name=layers,proto3" json:"layers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +217,13 @@ func (x *AdmissionRequest) GetCgroupId() uint64 {
 	return 0
 }
 
+func (x *AdmissionRequest) GetLayers() []string {
+	if x != nil {
+		return x.Layers
+	}
+	return nil
+}
+
 type AdmissionResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Verdict AdmissionVerdict       `protobuf:"varint,1,opt,name=verdict,proto3,enum=palisade.enforcer.v1.AdmissionVerdict" json:"verdict,omitempty"`
@@ -266,21 +277,100 @@ func (x *AdmissionResponse) GetMessage() string {
 	return ""
 }
 
+// KnownImage is what the enforcer keeps of an image on disk, for who decides in its place when it does not answer.
+type KnownImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its reference, as the runtime has it.
+	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// sha256:…
+	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Digests of the layers' content (an OCI image's diff ids), from the bottom up; empty if they are not known.
+	DiffIds       []string   `protobuf:"bytes,3,rep,name=diff_ids,json=diffIds,proto3" json:"diff_ids,omitempty"`
+	Report        *v1.Report `protobuf:"bytes,4,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownImage) Reset() {
+	*x = KnownImage{}
+	mi := &file_palisade_enforcer_v1_admission_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownImage) ProtoMessage() {}
+
+func (x *KnownImage) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_enforcer_v1_admission_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownImage.ProtoReflect.Descriptor instead.
+func (*KnownImage) Descriptor() ([]byte, []int) {
+	return file_palisade_enforcer_v1_admission_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *KnownImage) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *KnownImage) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *KnownImage) GetDiffIds() []string {
+	if x != nil {
+		return x.DiffIds
+	}
+	return nil
+}
+
+func (x *KnownImage) GetReport() *v1.Report {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 var File_palisade_enforcer_v1_admission_proto protoreflect.FileDescriptor
 
 const file_palisade_enforcer_v1_admission_proto_rawDesc = "" +
 	"\n" +
-	"$palisade/enforcer/v1/admission.proto\x12\x14palisade.enforcer.v1\"\xdd\x01\n" +
+	"$palisade/enforcer/v1/admission.proto\x12\x14palisade.enforcer.v1\x1a!palisade/scanner/v1/scanner.proto\"\xf5\x01\n" +
 	"\x10AdmissionRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x16\n" +
 	"\x06bundle\x18\x02 \x01(\tR\x06bundle\x12\x12\n" +
 	"\x04spec\x18\x03 \x01(\fR\x04spec\x12!\n" +
 	"\fruntime_root\x18\x04 \x01(\tR\vruntimeRoot\x12:\n" +
 	"\x05event\x18\x05 \x01(\x0e2$.palisade.enforcer.v1.AdmissionEventR\x05event\x12\x1b\n" +
-	"\tcgroup_id\x18\x06 \x01(\x04R\bcgroupId\"o\n" +
+	"\tcgroup_id\x18\x06 \x01(\x04R\bcgroupId\x12\x16\n" +
+	"\x06layers\x18\a \x03(\tR\x06layers\"o\n" +
 	"\x11AdmissionResponse\x12@\n" +
 	"\averdict\x18\x01 \x01(\x0e2&.palisade.enforcer.v1.AdmissionVerdictR\averdict\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage*h\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\x8a\x01\n" +
+	"\n" +
+	"KnownImage\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x19\n" +
+	"\bdiff_ids\x18\x03 \x03(\tR\adiffIds\x123\n" +
+	"\x06report\x18\x04 \x01(\v2\x1b.palisade.scanner.v1.ReportR\x06report*h\n" +
 	"\x0eAdmissionEvent\x12\x1f\n" +
 	"\x1bADMISSION_EVENT_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ADMISSION_EVENT_CREATE\x10\x01\x12\x19\n" +
@@ -303,21 +393,24 @@ func file_palisade_enforcer_v1_admission_proto_rawDescGZIP() []byte {
 }
 
 var file_palisade_enforcer_v1_admission_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_palisade_enforcer_v1_admission_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_palisade_enforcer_v1_admission_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_palisade_enforcer_v1_admission_proto_goTypes = []any{
 	(AdmissionEvent)(0),       // 0: palisade.enforcer.v1.AdmissionEvent
 	(AdmissionVerdict)(0),     // 1: palisade.enforcer.v1.AdmissionVerdict
 	(*AdmissionRequest)(nil),  // 2: palisade.enforcer.v1.AdmissionRequest
 	(*AdmissionResponse)(nil), // 3: palisade.enforcer.v1.AdmissionResponse
+	(*KnownImage)(nil),        // 4: palisade.enforcer.v1.KnownImage
+	(*v1.Report)(nil),         // 5: palisade.scanner.v1.Report
 }
 var file_palisade_enforcer_v1_admission_proto_depIdxs = []int32{
 	0, // 0: palisade.enforcer.v1.AdmissionRequest.event:type_name -> palisade.enforcer.v1.AdmissionEvent
 	1, // 1: palisade.enforcer.v1.AdmissionResponse.verdict:type_name -> palisade.enforcer.v1.AdmissionVerdict
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5, // 2: palisade.enforcer.v1.KnownImage.report:type_name -> palisade.scanner.v1.Report
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_palisade_enforcer_v1_admission_proto_init() }
@@ -331,7 +424,7 @@ func file_palisade_enforcer_v1_admission_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_enforcer_v1_admission_proto_rawDesc), len(file_palisade_enforcer_v1_admission_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
