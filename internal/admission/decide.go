@@ -113,7 +113,9 @@ func (d *Decision) trust(t *Trusted, q *Question) {
 	if !t.active() || len(t.Images) > 0 && q.Image != "" && fits(t.Images, q.Image) || slices.Contains(t.Digests, q.Digest) {
 		return
 	}
-	based := func(base []string) bool { return len(q.Layers) >= len(base) && slices.Equal(q.Layers[:len(base)], base) }
+	based := func(base []string) bool {
+		return len(q.Layers) >= len(base) && slices.Equal(q.Layers[:len(base)], base)
+	}
 	if slices.ContainsFunc(t.BaseLayers, based) {
 		return
 	}
