@@ -466,8 +466,10 @@ type Package struct {
 	// Package URL (ECMA-427).
 	Purl string `protobuf:"bytes,4,opt,name=purl,proto3" json:"purl,omitempty"`
 	// Files in the image that told of it.
-	Locations     []string `protobuf:"bytes,5,rep,name=locations,proto3" json:"locations,omitempty"`
-	Source        string   `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
+	Locations []string `protobuf:"bytes,5,rep,name=locations,proto3" json:"locations,omitempty"`
+	Source    string   `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
+	// The source package's version where it is not the package's own (Debian's binNMUs and the like); advisories speak of it.
+	SourceVersion string `protobuf:"bytes,7,opt,name=source_version,json=sourceVersion,proto3" json:"source_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -540,6 +542,13 @@ func (x *Package) GetLocations() []string {
 func (x *Package) GetSource() string {
 	if x != nil {
 		return x.Source
+	}
+	return ""
+}
+
+func (x *Package) GetSourceVersion() string {
+	if x != nil {
+		return x.SourceVersion
 	}
 	return ""
 }
@@ -728,14 +737,15 @@ const file_palisade_scanner_v1_scanner_proto_rawDesc = "" +
 	"\radvisories_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fadvisoriesAt\x128\n" +
 	"\bpackages\x18\x05 \x03(\v2\x1c.palisade.scanner.v1.PackageR\bpackages\x12L\n" +
 	"\x0fvulnerabilities\x18\x06 \x03(\v2\".palisade.scanner.v1.VulnerabilityR\x0fvulnerabilities\x12\x16\n" +
-	"\x06faults\x18\a \x03(\tR\x06faults\"\x9f\x01\n" +
+	"\x06faults\x18\a \x03(\tR\x06faults\"\xc6\x01\n" +
 	"\aPackage\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1c\n" +
 	"\tecosystem\x18\x03 \x01(\tR\tecosystem\x12\x12\n" +
 	"\x04purl\x18\x04 \x01(\tR\x04purl\x12\x1c\n" +
 	"\tlocations\x18\x05 \x03(\tR\tlocations\x12\x16\n" +
-	"\x06source\x18\x06 \x01(\tR\x06source\"\xea\x03\n" +
+	"\x06source\x18\x06 \x01(\tR\x06source\x12%\n" +
+	"\x0esource_version\x18\a \x01(\tR\rsourceVersion\"\xea\x03\n" +
 	"\rVulnerability\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaliases\x18\x02 \x03(\tR\aaliases\x129\n" +
