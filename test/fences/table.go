@@ -28,7 +28,9 @@ var importFences = []importFence{
 	},
 	{
 		packages: []string{"github.com/containerd/containerd", "k8s.io/cri-api"},
-		places:   []string{"services/correlator/internal/container", "cli/internal/demo", "internal/containerdtest", "test"}, tests: true,
+		places: []string{
+			"services/correlator/internal/container", "services/enforcer/internal/identity", "cli/internal/demo", "internal/containerdtest", "test",
+		}, tests: true,
 		rule: "the runtime's client is for describing containers, and for tests",
 	},
 	{
@@ -37,7 +39,10 @@ var importFences = []importFence{
 	},
 	{
 		packages: []string{"net/http", "crypto/tls"},
-		places:   []string{"internal/mtls", "internal/telemetry", "services/console", "services/gate/internal/window", "services/correlator/internal/container", "test"}, tests: true,
+		places: []string{
+			"internal/mtls", "internal/telemetry", "services/console", "services/gate/internal/window", "services/correlator/internal/container",
+			"services/enforcer/internal/identity", "test",
+		}, tests: true,
 		rule: "one package builds TLS settings, one process speaks HTTP to the network; Docker speaks it on a unix socket",
 	},
 	{

@@ -45,7 +45,7 @@ func startGateOn(t *testing.T, upstream, crioSocket string) gate {
 		t.Fatalf("New(%+v) error = %v", cfg, err)
 	}
 	server, err := rpc.NewServer(rpc.ServerConfig{
-		Process: "gate", Callers: Callers(), UIDs: rpc.UIDs{"correlator": me, "operator": me},
+		Process: "gate", Callers: Callers(), UIDs: rpc.UIDs{"correlator": me, "enforcer": me + 1, "operator": me},
 		Log: log, Metrics: registry, Options: window.ServerOptions(),
 	})
 	if err != nil {

@@ -8,8 +8,17 @@ import (
 	"github.com/palisade-sec/palisade/internal/rpc"
 )
 
-// caller is the only process that may look through the window.
+// caller is the process that may look through the window.
 const caller = "correlator"
+
+// asker is another, which asks about the one container that is about to be created.
+const asker = "enforcer"
+
+// asked are the methods that the asker may call, too.
+var asked = []string{
+	"/containerd.services.containers.v1.Containers/Get", // image reference and labels of the container, and of its pod
+	"/containerd.services.images.v1.Images/Get",         // digest behind that reference
+}
 
 // containerdMethods is all that reaches containerd, sorted. Every line reads; none can change, start or enter anything. Content,
 // snapshots, leases, diff, transfer and sandboxes have no line: metadata needs none of them.
@@ -60,6 +69,9 @@ func Callers() rpc.Callers {
 	callers := rpc.Callers{}
 	for _, method := range slices.Concat(containerdMethods, criMethods, own) {
 		callers[method] = []string{caller}
+	}
+	for _, method := range asked {
+		callers[method] = append(callers[method], asker)
 	}
 	return callers
 }

@@ -2,8 +2,12 @@ package window
 
 import "strings"
 
-// caller is the only process that may look through a window.
-const caller = "correlator"
+// Who may look through a window.
+const (
+	caller = "correlator"
+	// asker asks about the one container that is about to be created, and about its image.
+	asker = "enforcer"
+)
 
 // host is the only name a request may be addressed to.
 const host = "gate"
@@ -14,6 +18,8 @@ type route struct {
 	head, tail string
 	// variable says what the variable part must be; nil if there is none.
 	variable func(string) bool
+	// asked says that the asker may have it too.
+	asked bool
 	// stream says that the answer has no end, so it is bounded by nothing but the caller.
 	stream bool
 	label  string
@@ -23,11 +29,13 @@ type route struct {
 // attach, stats and top have no line: they carry what is inside a container, or hijack the connection.
 var routes = []route{
 	{label: "ping", head: "/_ping"},
-	{label: "container", head: "/containers/", tail: "/json", variable: isID}, // pid, mounts, privileged, start time of one
-	{label: "containers", head: "/containers/json"},                           // ids, names, images and labels of all that run
-	{label: "events", head: EventsTarget, stream: true},                       // tells when a container starts or ends
-	{label: "image", head: "/images/", tail: "/json", variable: isImageID},    // digest behind an image
-	{label: "version", head: "/version"},                                      // for status
+	// The list cut down to one: while Docker creates a container it lets a question about that one alone wait until it is created.
+	{label: "being created", head: "/containers/json?all=1&filters=%7B%22id%22%3A%5B%22", tail: "%22%5D%7D", variable: isID, asked: true},
+	{label: "container", head: "/containers/", tail: "/json", variable: isID},           // pid, mounts, privileged, start time of one
+	{label: "containers", head: "/containers/json"},                                     // ids, names, images and labels of all that run
+	{label: "events", head: EventsTarget, stream: true},                                 // tells when a container starts or ends
+	{label: "image", head: "/images/", tail: "/json", variable: isImageID, asked: true}, // digest behind an image
+	{label: "version", head: "/version"},                                                // for status
 }
 
 // EventsTarget is the one question about events that is let through: those of containers.

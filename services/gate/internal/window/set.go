@@ -16,11 +16,12 @@ import (
 // Set is the windows of a node, by runtime.
 type Set struct{ windows map[string]*Window }
 
-// NewSet returns a window for each runtime. UIDs must name the correlator. Nothing is connected before the first request.
+// NewSet returns a window for each runtime. UIDs must name the correlator and the enforcer. Nothing is connected before the first request.
 func NewSet(runtimes map[string]Config, uids rpc.UIDs, log *slog.Logger, registry *prometheus.Registry) (*Set, error) {
-	uid, ok := uids[caller]
-	if !ok {
-		return nil, fmt.Errorf("sockets.uids: no uid for %s", caller)
+	for _, name := range []string{caller, asker} {
+		if _, ok := uids[name]; !ok {
+			return nil, fmt.Errorf("sockets.uids: no uid for %s", name)
+		}
 	}
 	m, err := newMetrics(registry)
 	if err != nil {
@@ -28,7 +29,7 @@ func NewSet(runtimes map[string]Config, uids rpc.UIDs, log *slog.Logger, registr
 	}
 	s := &Set{windows: map[string]*Window{}}
 	for name, cfg := range runtimes {
-		s.windows[name] = newWindow(name, cfg, uid, m, log)
+		s.windows[name] = newWindow(name, cfg, uids, m, log)
 	}
 	return s, nil
 }

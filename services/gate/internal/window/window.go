@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/palisade-sec/palisade/internal/rpc"
 	"github.com/palisade-sec/palisade/internal/unixsock"
 )
 
@@ -39,7 +40,7 @@ const (
 type Window struct {
 	name      string
 	cfg       Config
-	callerUID uint32
+	uids      rpc.UIDs
 	transport *http.Transport
 	metrics   *metrics
 	counts    counts
@@ -48,10 +49,10 @@ type Window struct {
 	limit     *rate.Limiter
 }
 
-// newWindow returns a window on the runtime that serves cfg.Socket, for the process that runs as callerUID.
-func newWindow(name string, cfg Config, callerUID uint32, m *metrics, log *slog.Logger) *Window {
+// newWindow returns a window on the runtime that serves cfg.Socket, for the processes of these uids that the table names.
+func newWindow(name string, cfg Config, uids rpc.UIDs, m *metrics, log *slog.Logger) *Window {
 	return &Window{
-		name: name, cfg: cfg, callerUID: callerUID, transport: newTransport(cfg), metrics: m, log: log,
+		name: name, cfg: cfg, uids: uids, transport: newTransport(cfg), metrics: m, log: log,
 		loud:  &rate.Sometimes{First: 10, Interval: 10 * time.Second},
 		limit: rate.NewLimiter(requestsPerSecond, requestBurst),
 	}
@@ -120,10 +121,14 @@ func (w *Window) ServeHTTP(out http.ResponseWriter, in *http.Request) {
 // judge is the table's line for a request, or the reason why it is refused.
 func (w *Window) judge(in *http.Request) (line route, reason string) {
 	peer, ok := in.Context().Value(peerKey{}).(unixsock.Peer)
-	if !ok || peer.UID != w.callerUID {
+	if !ok || peer.UID != w.uids[caller] && peer.UID != w.uids[asker] {
 		return line, reasonCaller
 	}
-	return judge(in)
+	line, reason = judge(in)
+	if reason == "" && peer.UID != w.uids[caller] && !line.asked {
+		return route{}, reasonCaller
+	}
+	return line, reason
 }
 
 // judge looks at everything of a request but who sent it.

@@ -41,7 +41,7 @@ func openAs(t *testing.T, upstream string, runtime, correlator uint32) (*Set, st
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(directory) })
 	set, err := NewSet(map[string]Config{"docker": {Socket: upstream, UID: runtime, Timeout: 5 * time.Second}},
-		rpc.UIDs{"correlator": correlator}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		rpc.UIDs{"correlator": correlator, "enforcer": correlator + 1}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatalf("NewSet() error = %v", err)
 	}
@@ -366,4 +366,32 @@ func FuzzVersion(f *testing.F) {
 			t.Errorf("parseVersion(%q) = %q", data, got)
 		}
 	})
+}
+
+// The enforcer has the list cut down to one container, and an image. All else is the correlator's.
+func TestTheEnforcerAsksForTheContainerThatIsBeingCreatedOnly(t *testing.T) {
+	upstream, socket := serve(t, nil)
+	me := uint32(os.Getuid()) //nolint:gosec // never negative
+	_, gate := openAs(t, socket, me, me-1)
+	const created = "/containers/json?all=1&filters=%7B%22id%22%3A%5B%22" + someID + "%22%5D%7D"
+	for target, want := range map[string]int{
+		created:                                                       http.StatusOK,
+		"/images/sha256:" + someID + "/json":                          http.StatusOK,
+		strings.Replace(created, "f", "F", 1):                         http.StatusForbidden,
+		strings.Replace(created, someID, someID[1:], 1):               http.StatusForbidden,
+		strings.Replace(created, someID, "%22%2C%22name%22%3A%5B", 1): http.StatusForbidden,
+		created + "&size=1":                                           http.StatusForbidden,
+		"/containers/json":                                            http.StatusForbidden,
+		"/containers/json?all=1":                                      http.StatusForbidden,
+		"/containers/" + someID + "/json":                             http.StatusForbidden,
+		EventsTarget:                                                  http.StatusForbidden,
+		"/version":                                                    http.StatusForbidden,
+	} {
+		if got := raw(t, gate, get(target)); got != want {
+			t.Errorf("the enforcer asks %s: %d, want %d", target, got, want)
+		}
+	}
+	if got := len(upstream.seen()); got != 2 {
+		t.Errorf("%d requests reached the runtime, want 2: %q", got, upstream.seen())
+	}
 }
