@@ -45,7 +45,9 @@ type image struct {
 
 func newEngine(name, socket string, gate uint32) *engine {
 	transport := &http.Transport{
-		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return unixsock.Dial(ctx, socket, gate, dialTime) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return unixsock.Dial(ctx, socket, gate, dialTime)
+		},
 		DisableCompression: true, MaxIdleConns: 2, IdleConnTimeout: 30 * time.Second,
 	}
 	return &engine{name: name, client: &http.Client{Transport: transport}, images: map[string]image{}}
