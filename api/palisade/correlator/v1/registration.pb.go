@@ -153,8 +153,11 @@ type ReportShimRequest struct {
 	// is not judged.
 	SinceBoottimeNs uint64       `protobuf:"varint,1,opt,name=since_boottime_ns,json=sinceBoottimeNs,proto3" json:"since_boottime_ns,omitempty"`
 	Places          []*ShimPlace `protobuf:"bytes,2,rep,name=places,proto3" json:"places,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// As the last answer had it, empty before the first. A report to another instance is not taken: that one has not been told yet who
+	// is registered.
+	Instance      string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReportShimRequest) Reset() {
@@ -201,8 +204,17 @@ func (x *ReportShimRequest) GetPlaces() []*ShimPlace {
 	return nil
 }
 
+func (x *ReportShimRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
 type ReportShimResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the correlator that answers: another one after each start. Who reads one that it does not know registers everything again.
+	Instance      string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -235,6 +247,13 @@ func (x *ReportShimResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ReportShimResponse.ProtoReflect.Descriptor instead.
 func (*ReportShimResponse) Descriptor() ([]byte, []int) {
 	return file_palisade_correlator_v1_registration_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ReportShimResponse) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
 }
 
 // ShimPlace is a runC of this host.
@@ -312,11 +331,13 @@ const file_palisade_correlator_v1_registration_proto_rawDesc = "" +
 	"\averdict\x18\x04 \x01(\x0e2&.palisade.enforcer.v1.AdmissionVerdictR\averdict\x12\x12\n" +
 	"\x04rule\x18\x05 \x01(\tR\x04rule\x12?\n" +
 	"\rregistered_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\"\x1b\n" +
-	"\x19RegisterContainerResponse\"z\n" +
+	"\x19RegisterContainerResponse\"\x96\x01\n" +
 	"\x11ReportShimRequest\x12*\n" +
 	"\x11since_boottime_ns\x18\x01 \x01(\x04R\x0fsinceBoottimeNs\x129\n" +
-	"\x06places\x18\x02 \x03(\v2!.palisade.correlator.v1.ShimPlaceR\x06places\"\x14\n" +
-	"\x12ReportShimResponse\"S\n" +
+	"\x06places\x18\x02 \x03(\v2!.palisade.correlator.v1.ShimPlaceR\x06places\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\"0\n" +
+	"\x12ReportShimResponse\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\"S\n" +
 	"\tShimPlace\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\aengines\x18\x02 \x03(\tR\aengines\x12\x18\n" +

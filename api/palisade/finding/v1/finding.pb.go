@@ -211,6 +211,8 @@ type ActionKind int32
 const (
 	ActionKind_ACTION_KIND_UNSPECIFIED ActionKind = 0
 	ActionKind_ACTION_KIND_KILL        ActionKind = 1
+	// A container was not created (admission).
+	ActionKind_ACTION_KIND_REFUSE ActionKind = 2
 )
 
 // Enum value maps for ActionKind.
@@ -218,10 +220,12 @@ var (
 	ActionKind_name = map[int32]string{
 		0: "ACTION_KIND_UNSPECIFIED",
 		1: "ACTION_KIND_KILL",
+		2: "ACTION_KIND_REFUSE",
 	}
 	ActionKind_value = map[string]int32{
 		"ACTION_KIND_UNSPECIFIED": 0,
 		"ACTION_KIND_KILL":        1,
+		"ACTION_KIND_REFUSE":      2,
 	}
 )
 
@@ -258,11 +262,11 @@ type ActionOutcome int32
 const (
 	ActionOutcome_ACTION_OUTCOME_UNSPECIFIED ActionOutcome = 0
 	ActionOutcome_ACTION_OUTCOME_DONE        ActionOutcome = 1
-	// The enforcer would not: never-kill list, budget, or the process is another one by now.
+	// The enforcer would not: never-kill list, budget, or the process is another one by now; or a dry run of the admission policy.
 	ActionOutcome_ACTION_OUTCOME_REFUSED ActionOutcome = 2
 	// The process had ended by itself.
 	ActionOutcome_ACTION_OUTCOME_GONE ActionOutcome = 3
-	// The enforcer did not answer, or the kernel said no.
+	// The enforcer did not answer, or the kernel said no; or who was to hear of a refusal had not waited.
 	ActionOutcome_ACTION_OUTCOME_FAILED ActionOutcome = 4
 )
 
@@ -1113,11 +1117,12 @@ const file_palisade_finding_v1_finding_proto_rawDesc = "" +
 	"\x1aMETADATA_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14METADATA_STATE_KNOWN\x10\x01\x12\x1a\n" +
 	"\x16METADATA_STATE_PENDING\x10\x02\x12\x17\n" +
-	"\x13METADATA_STATE_HOST\x10\x03*?\n" +
+	"\x13METADATA_STATE_HOST\x10\x03*W\n" +
 	"\n" +
 	"ActionKind\x12\x1b\n" +
 	"\x17ACTION_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
-	"\x10ACTION_KIND_KILL\x10\x01*\x98\x01\n" +
+	"\x10ACTION_KIND_KILL\x10\x01\x12\x16\n" +
+	"\x12ACTION_KIND_REFUSE\x10\x02*\x98\x01\n" +
 	"\rActionOutcome\x12\x1e\n" +
 	"\x1aACTION_OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ACTION_OUTCOME_DONE\x10\x01\x12\x1a\n" +

@@ -33,7 +33,7 @@ type QueueServiceClient interface {
 	// PushFindings stores findings durably. When it answers they are on disk and will reach the console once;
 	// a finding whose id is known already is not stored again. UNAVAILABLE while the disk is nearly full: push again.
 	//
-	// Caller: correlator, over the uplink's unix socket.
+	// Callers: correlator and enforcer, over the uplink's unix socket.
 	PushFindings(ctx context.Context, in *PushFindingsRequest, opts ...grpc.CallOption) (*PushFindingsResponse, error)
 }
 
@@ -64,7 +64,7 @@ type QueueServiceServer interface {
 	// PushFindings stores findings durably. When it answers they are on disk and will reach the console once;
 	// a finding whose id is known already is not stored again. UNAVAILABLE while the disk is nearly full: push again.
 	//
-	// Caller: correlator, over the uplink's unix socket.
+	// Callers: correlator and enforcer, over the uplink's unix socket.
 	PushFindings(context.Context, *PushFindingsRequest) (*PushFindingsResponse, error)
 	mustEmbedUnimplementedQueueServiceServer()
 }

@@ -36,7 +36,7 @@ func Callers() rpc.Callers {
 	return rpc.Callers{
 		uplinkv1.FindingService_ListFindings_FullMethodName:  {rpc.Operator}, // palisade findings
 		uplinkv1.FindingService_WatchFindings_FullMethodName: {rpc.Operator}, // palisade findings -f
-		uplinkv1.QueueService_PushFindings_FullMethodName:    {"correlator"}, // sole source of findings
+		uplinkv1.QueueService_PushFindings_FullMethodName:    {"correlator", "enforcer"}, // who finds, and who refuses containers
 	}
 }
 
