@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/palisade-sec/palisade/internal/runcshim/engine"
+	"github.com/palisade-sec/palisade/internal/runcshim/standing"
 )
 
 // EventKind is what a watcher has to tell.
@@ -29,6 +32,8 @@ const (
 	Uncovered EventKind = "uncovered"
 	// Slow says that the kernel tells of no changes, so that they are noticed at the next slow look only.
 	Slow EventKind = "slow"
+	// Unwritten says that others cannot be told where the shim stands.
+	Unwritten EventKind = "not written down"
 )
 
 // Event is what a watcher tells, once for each change.
@@ -55,6 +60,8 @@ type Watcher struct {
 	Settle time.Duration
 	// Every is the time between looks that no event asks for; 0 is a minute.
 	Every time.Duration
+	// Standing is the directory of the file that tells others where the shim stands (package standing), "" for none.
+	Standing string
 }
 
 // watching is a run of a watcher.
@@ -139,7 +146,26 @@ func (w *watching) look(ctx context.Context) (again bool) {
 	if len(places) > 0 {
 		w.uncovered()
 	}
+	w.stand()
 	return again
+}
+
+// stand writes down where the shim stands, now.
+func (w *watching) stand() {
+	if w.Standing == "" {
+		return
+	}
+	runtimes, _ := engine.Find(w.Host.Root) // its error: see uncovered
+	state := standing.State{Time: time.Now()}
+	for _, r := range runtimes {
+		if len(r.Users) > 0 {
+			kind, _, err := look(filepath.Join(w.Host.Root, r.Path))
+			state.Places = append(state.Places, standing.Place{Path: r.Path, Engines: r.Engines(), Covered: err == nil && kind == shim})
+		}
+	}
+	if err := standing.Write(w.Standing, state); err != nil {
+		w.tell(Unwritten, "", err.Error())
+	}
 }
 
 // visit heals a place that needs it, once it has been still.

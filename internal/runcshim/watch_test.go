@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/palisade-sec/palisade/internal/runcshim/standing"
 )
 
 // watch runs a watcher until the test ends, and returns what it tells.
@@ -241,6 +243,37 @@ func TestTellsOfARunCWithoutShim(t *testing.T) {
 	write(t, filepath.Join(h.Root, "var/lib/rancher/k3s/data/0123abcd/bin/runc"), fakeRunC("1.3"), 0o755)
 	if event := await(t, events, Uncovered); event.Path != "/var/lib/rancher/k3s/data/0123abcd/bin/runc" {
 		t.Errorf("event = %+v", event)
+	}
+}
+
+// What the watcher writes down is what others go by.
+func TestWritesDownWhereTheShimStands(t *testing.T) {
+	h := testHost(t)
+	write(t, filepath.Join(h.Root, "var/lib/rancher/k3s/data/0123abcd/bin/runc"), fakeRunC("1.3"), 0o755)
+	mustInstall(t, h)
+	directory := t.TempDir()
+	w := &watching{Watcher: Watcher{Host: h, Standing: directory}, seen: map[string]os.FileInfo{}, told: map[string]string{}}
+	covered := func() map[string]bool {
+		t.Helper()
+		w.look(t.Context())
+		state, err := standing.Read(directory, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		places := map[string]bool{}
+		for _, place := range state.Places {
+			places[place.Path] = place.Covered
+		}
+		return places
+	}
+	if got := covered(); !got["/var/lib/rancher/k3s/data/0123abcd/bin/runc"] {
+		t.Errorf("places = %v, want k3s's runc covered", got)
+	}
+	if err := h.Uninstall(t.Context(), Selection{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := covered()["/var/lib/rancher/k3s/data/0123abcd/bin/runc"]; got || !ok {
+		t.Errorf("covered = %v, known = %v after the uninstall, want it known and not covered", got, ok)
 	}
 }
 

@@ -231,16 +231,20 @@ something is off; each line says what, and what to do.`,
 }
 
 func (f *flags) watch() *cobra.Command {
-	return &cobra.Command{
+	var standing string
+	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Put the shim back whenever a package upgrade replaces it, until stopped",
 		Long: `Watches the directories of the places where the shim stands. When a package puts a new runC over it, and has ended, the new runC goes
-beside and the shim back in its place. Each event is a line; -o json has it for programs. An uninstall is not undone.`,
-		Example: "  palisade shim watch\n  palisade shim watch -o json",
+beside and the shim back in its place. Each event is a line; -o json has it for programs. An uninstall is not undone.
+
+"palisade up" does the same for as long as it runs. For a node that runs otherwise, --standing names the enforcer's state directory: there is
+written where the shim stands, which lets the node find containers that went around it.`,
+		Example: "  palisade shim watch\n  palisade shim watch -o json --standing /var/lib/palisade/enforcer",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h := f.host(cmd)
 			h.Say = nil
-			return runcshim.Watcher{Host: h, Report: func(event runcshim.Event) {
+			return runcshim.Watcher{Host: h, Standing: standing, Report: func(event runcshim.Event) {
 				if *f.Output == "json" {
 					_ = json.NewEncoder(cmd.OutOrStdout()).Encode(event) // a reader that is gone misses it
 					return
@@ -249,4 +253,6 @@ beside and the shim back in its place. Each event is a line; -o json has it for 
 			}}.Run(cmd.Context())
 		},
 	}
+	cmd.Flags().StringVar(&standing, "standing", "", "write down where the shim stands, in this `directory`")
+	return cmd
 }
