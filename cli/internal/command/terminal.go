@@ -13,6 +13,7 @@ import (
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/cli/internal/node"
 	"github.com/palisade-sec/palisade/cli/internal/show"
+	"github.com/palisade-sec/palisade/internal/runcshim"
 )
 
 // passwordPrefix opens the line with which a console tells its first password, once.
@@ -50,6 +51,15 @@ func (t *terminal) checked(process string, err error) {
 // restarted is told that a process died.
 func (t *terminal) restarted(process string, reason error) {
 	t.note("%s %s died (%v) and is started again", t.paint.Bad("!"), process, reason)
+}
+
+// shimEvent is told what becomes of the runC shim.
+func (t *terminal) shimEvent(event runcshim.Event) {
+	mark := t.paint.Bad("!")
+	if event.Kind == runcshim.Healed {
+		mark = t.paint.Good("✓")
+	}
+	t.note("%s runC shim %s: %s: %s", mark, show.Safe(event.Path), event.Kind, show.Safe(event.Detail))
 }
 
 // processLine takes one line a process wrote. Its log is JSON: warnings and errors are shown, the rest with -v.

@@ -31,7 +31,10 @@ func (s Settings) configurations(table privilege.Table) map[string]fields {
 			"sockets": sockets, "containerd": fields{"socket": s.Containerd}, "crio": fields{"socket": s.CRIO},
 			"docker": fields{"socket": s.Docker}, "podman": fields{"socket": s.Podman},
 		},
-		"enforcer": {"sockets": sockets, "audit": fields{"path": s.AuditLog()}},
+		"enforcer": {
+			"sockets": sockets, "audit": fields{"path": s.AuditLog()},
+			"admission": fields{"policy": s.Admission, "kept": s.stateDirectory("enforcer/admission"), "standing": s.stateDirectory("enforcer")},
+		},
 		"uplink": {
 			"sockets": sockets, "state_directory": s.stateDirectory("uplink"),
 			"console": fields{

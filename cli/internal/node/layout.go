@@ -36,6 +36,8 @@ type Settings struct {
 	PeopleListen string
 	// Rules are files and directories added to the built-in rules.
 	Rules []string
+	// Admission is the directory with the admission policy. What is not there when the node is prepared the enforcer never sees.
+	Admission string
 	// Models lets the correlator learn what images do, for so long each.
 	Models                    bool
 	ModelsLearn, ModelsDryRun time.Duration
@@ -70,7 +72,7 @@ func (s Settings) Validate() error {
 	var errs []error
 	for _, path := range []struct{ flag, value string }{
 		{"--bin", s.Binaries}, {"--run", s.Runtime}, {"--state", s.State}, {"--containerd-socket", s.Containerd},
-		{"--crio-socket", s.CRIO}, {"--docker-socket", s.Docker}, {"--podman-socket", s.Podman},
+		{"--crio-socket", s.CRIO}, {"--docker-socket", s.Docker}, {"--podman-socket", s.Podman}, {"--admission", s.Admission},
 	} {
 		if !filepath.IsAbs(path.value) {
 			errs = append(errs, fmt.Errorf("%s: %q is not an absolute path", path.flag, path.value))
@@ -113,6 +115,12 @@ func (s Settings) stateDirectory(p string) string { return filepath.Join(s.State
 
 // pins is where the collector's programs outlive it, one directory for each run-time directory.
 func (s Settings) pins() string { return filepath.Join(pinsOfAll, flatten(s.Runtime)) }
+
+// ShimWatcher keeps the runC shim in its place on this host, and tells the enforcer where it stands.
+func (s Settings) ShimWatcher(report func(runcshim.Event)) runcshim.Watcher {
+	host := runcshim.Host{Root: "/", Binary: filepath.Join(s.Binaries, "palisade-runc-shim")}
+	return runcshim.Watcher{Host: host, Report: report, Standing: s.stateDirectory("enforcer")}
+}
 
 // Config is the configuration file of a process.
 func (s Settings) Config(process string) string {

@@ -254,7 +254,8 @@ func (n *Node) files(row privilege.Row) (launch.Files, error) {
 // paths puts the chosen directories in place of the table's defaults.
 func (n *Node) paths(defaults []string) []string {
 	const state = "/var/lib/palisade"
-	sockets := map[string]string{
+	chosen := map[string]string{
+		"/etc/palisade/admission":         n.settings.Admission,
 		"/run/containerd/containerd.sock": n.settings.Containerd, "/run/crio/crio.sock": n.settings.CRIO,
 		"/run/docker.sock": n.settings.Docker, "/run/podman/podman.sock": n.settings.Podman,
 	}
@@ -264,8 +265,8 @@ func (n *Node) paths(defaults []string) []string {
 		if rest, err := filepath.Rel(state, path); err == nil && filepath.IsLocal(rest) {
 			out[i] = filepath.Join(n.settings.State, rest)
 		}
-		if socket := sockets[path]; socket != "" {
-			out[i] = socket
+		if choice := chosen[path]; choice != "" {
+			out[i] = choice
 		}
 	}
 	return out

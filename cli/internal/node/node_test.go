@@ -16,6 +16,7 @@ func testSettings(t *testing.T) Settings {
 	return Settings{
 		Binaries: dir, Runtime: filepath.Join(dir, "run"), State: filepath.Join(dir, "state"), Name: "n",
 		Containerd: "/run/containerd/containerd.sock", CRIO: "/run/crio/crio.sock", Docker: "/run/docker.sock", Podman: "/run/podman/podman.sock",
+		Admission:   "/etc/palisade/admission",
 		NodesListen: "127.0.0.1:8084", PeopleListen: "127.0.0.1:8083",
 	}
 }
