@@ -1,15 +1,17 @@
 // Command palisade-runc is the runC shim: an OCI runtime that stands where runC stood, and becomes the real one.
 //
-// It has nothing to do with containerd's shims. A container engine calls it with runC's command line. It reads that,
-// finds the real runC, and is replaced by it (execve), with the same arguments, environment, descriptors, limits, signals
-// and working directory. From then on there is only runC: exit code, output, signals and log are its own. If nothing of
-// Palisade is left on the host but this file, it does the same.
+// It has nothing to do with containerd's shims. A container engine calls it with runC's command line. It reads that, asks the enforcer
+// whether a container may be created, finds the real runC, and is replaced by it (execve), with the same arguments, environment,
+// descriptors, limits, signals and working directory. From then on there is only runC: exit code, output, signals and log are its own. If
+// the enforcer does not answer in time it becomes the program that decides in its place, if that is there. If nothing of Palisade
+// is left on the host but this file, it becomes runC.
 //
 // # Privileges
 //
 // Those of its caller, a container engine: nearly always root with everything. It starts no process, changes no file
-// (but runC's log, if there is no runC to write it) and opens no network socket. It reads the files of candidates for
-// the real runC that are small enough to be shims themselves. It trusts its caller, and the owners of the directories of PATH.
+// (but runC's log, if a container is refused or there is no runC to write it) and opens no network socket. It reads the configuration of a
+// container that is to be created, runC's state of one that starts, and the files of candidates for the real runC that are small
+// enough to be shims themselves. It trusts its caller, the owners of the directories of PATH and of its own, and root at the other end of the socket.
 package main
 
 import (
@@ -27,27 +29,33 @@ import (
 	"github.com/palisade-sec/palisade/services/enforcer/runc-shim/internal/runclog"
 )
 
-func main() { os.Exit(run()) }
+func main() { os.Exit(run(time.Now())) }
 
-// run returns only if there is no runC to become, with runC's exit code for whatever goes wrong.
-func run() int {
+// run returns only if the container is refused or there is no runC to become, with runC's exit code for whatever goes wrong.
+func run(began time.Time) int {
 	argv := os.Args
 	if len(argv) == 0 {
 		argv = []string{realrunc.Name}
 	}
-	err := become(argv)
-	// An error in the command line is runC's to tell; what is known of the log is good enough to tell this.
-	invocation, _ := commandline.Parse(argv[1:])
+	self, circle := realrunc.FindSelf()
+	// An error in the command line is runC's to tell; what is known of the log is good enough for what there is to tell here.
+	invocation, err := commandline.Parse(argv[1:])
+	refusal := ""
+	if err == nil && circle == nil {
+		refusal = consult(self, invocation, argv, began)
+	}
+	if refusal == "" {
+		refusal = become(self, circle, argv).Error()
+	}
 	log := runclog.Log{Path: invocation.Log, JSON: invocation.LogFormat == "json"}
-	_ = log.Error(os.Stderr, time.Now(), err.Error()) // there is nowhere else to tell it
+	_ = log.Error(os.Stderr, time.Now(), refusal) // there is nowhere else to tell it
 	return 1
 }
 
 // become turns this process into the real runC, and returns why it could not.
-func become(argv []string) error {
-	self, err := realrunc.FindSelf()
-	if err != nil {
-		return fmt.Errorf("%s finds no runC to run: %w: put runC itself at %s", realrunc.Name, err, self.Kept())
+func become(self realrunc.Self, circle error, argv []string) error {
+	if circle != nil {
+		return fmt.Errorf("%s finds no runC to run: %w: put runC itself at %s", realrunc.Name, circle, self.Kept())
 	}
 	var tried []string
 	for path := range self.Candidates(os.Getenv("PATH")) {

@@ -69,9 +69,10 @@ func FindSelf() (Self, error) {
 }
 
 // Kept is where the program is kept in whose place the shim stands.
-func (s Self) Kept() string {
-	return filepath.Join(s.Path+KeptSuffix, s.name())
-}
+func (s Self) Kept() string { return filepath.Join(s.Beside(), s.name()) }
+
+// Beside is the directory of what belongs to the shim.
+func (s Self) Beside() string { return s.Path + KeptSuffix }
 
 // name is what the program is called in whose place the shim stands.
 func (s Self) name() string {

@@ -23,10 +23,10 @@ type Log struct {
 	JSON bool
 }
 
-// Error writes a message, as one line. If the log cannot be written, what is on standard error says so, and the error is
+// Error writes a message, as one line of the log, whatever lines it has itself. If the log cannot be written, what is on standard error says so, and the error is
 // returned.
 func (l Log) Error(stderr io.Writer, now time.Time, message string) error {
-	message = strings.Join(strings.FieldsFunc(message, func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+	message = strings.Trim(message, "\r\n")
 	line, err := l.line(now, message)
 	if err != nil {
 		return err

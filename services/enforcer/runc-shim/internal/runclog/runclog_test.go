@@ -93,7 +93,7 @@ func TestALineIsAppended(t *testing.T) {
 	if err := (Log{Path: path}).Error(&bytes.Buffer{}, time.Now(), "two\nlines"); err != nil {
 		t.Fatal(err)
 	}
-	if got := take(t, path); !strings.HasPrefix(got, "before\n") || strings.Count(got, "\n") != 2 || !strings.Contains(got, `msg="two lines"`) {
+	if got := take(t, path); !strings.HasPrefix(got, "before\n") || strings.Count(got, "\n") != 2 || !strings.Contains(got, `msg="two\nlines"`) {
 		t.Errorf("log = %q, want what was there and one line", got)
 	}
 }
