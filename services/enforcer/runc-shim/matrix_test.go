@@ -33,6 +33,8 @@ func TestMatrix(t *testing.T) {
 			replaced := program(t, filepath.Join(directory, "replaced", "runc"), shim(t))
 			program(t, filepath.Join(directory, "replaced", "runc.palisade", "runc"), real)
 			dropIn := program(t, filepath.Join(directory, "drop-in", "palisade-runc"), shim(t))
+			answering := installed(t, filepath.Join(directory, "answering"), enforce(t, allows).socket)
+			hanging := installed(t, filepath.Join(directory, "hanging"), enforce(t, hangs).socket)
 			for _, tt := range scenarios {
 				t.Run(tt.name, func(t *testing.T) {
 					want := play(t, tt, invocation{path: plain, name: "runc"})
@@ -41,6 +43,8 @@ func TestMatrix(t *testing.T) {
 						"in runC's place":       {path: replaced, name: "runc"},
 						"as a runtime by name":  {path: dropIn, name: dropIn, search: filepath.Dir(plain)},
 						"its directory is gone": {path: dropIn, name: "runc", search: filepath.Dir(plain), lonely: true},
+						"the enforcer answers":  {path: answering, name: "runc"},
+						"the enforcer hangs":    {path: hanging, name: "runc"},
 					} {
 						if got := play(t, tt, by); got.text != want.text {
 							t.Errorf("%s: with the shim (+) it is not as with runC (-):\n%s", way, cmp.Diff(want.text, got.text))
