@@ -118,7 +118,7 @@ func (s Settings) pins() string { return filepath.Join(pinsOfAll, flatten(s.Runt
 
 // ShimWatcher keeps the runC shim in its place on this host, and tells the enforcer where it stands.
 func (s Settings) ShimWatcher(report func(runcshim.Event)) runcshim.Watcher {
-	host := runcshim.Host{Root: "/", Binary: filepath.Join(s.Binaries, "palisade-runc-shim")}
+	host := runcshim.Host{Root: "/", Binary: filepath.Join(s.Binaries, runcshim.ShimName)}
 	return runcshim.Watcher{Host: host, Report: report, Standing: s.stateDirectory("enforcer")}
 }
 

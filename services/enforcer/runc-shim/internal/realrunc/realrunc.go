@@ -68,6 +68,16 @@ func FindSelf() (Self, error) {
 	return self, nil
 }
 
+// Of is the shim at a path, for a program that belongs to it. The error is ErrCircle.
+func Of(path string) (Self, error) {
+	self, err := FindSelf()
+	self.Path = path
+	if info, statErr := os.Stat(path); statErr == nil {
+		self.info = info
+	}
+	return self, err
+}
+
 // Kept is where the program is kept in whose place the shim stands.
 func (s Self) Kept() string { return filepath.Join(s.Beside(), s.name()) }
 
