@@ -127,6 +127,9 @@ func (h Host) placeShim(s *steps, name, runc string) error {
 			return err
 		}
 	}
+	if err := h.Beside.Lay(file+KeptSuffix, shimPath(name)+KeptSuffix, s.do); err != nil && !h.DryRun {
+		return err
+	}
 	if stands, _, err := look(file); err == nil && stands == shim {
 		if same, err := sameContent(file, h.Binary); err != nil || same {
 			return err

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/palisade-sec/palisade/internal/runcshim/beside"
 	"github.com/palisade-sec/palisade/internal/runcshim/engine"
 )
 
@@ -27,6 +28,8 @@ type Host struct {
 	Root string
 	// Binary is the shim that is installed, a path of this process.
 	Binary string
+	// Beside is what belongs to each shim.
+	Beside beside.Set
 	// DryRun tells of steps, and takes none.
 	DryRun bool
 	// ByHand puts shims in place for configuration that a person will write: drop-in mode only.
@@ -80,6 +83,9 @@ func (h Host) Install(ctx context.Context, which Selection) error {
 		var errs []error
 		for _, p := range places {
 			err := p.install(ctx, h.Binary)
+			if err == nil && !h.DryRun { // a dry run has no directory to look into
+				err = h.Beside.Lay(p.directory(), p.path+KeptSuffix, p.steps.do)
+			}
 			if err == nil && !h.DryRun {
 				err = h.note(r, p.place)
 			}
@@ -158,6 +164,12 @@ func (h Host) checkBinary() error {
 	}
 	if stands != shim {
 		return fmt.Errorf("%s is not the shim: build it with `make build`, or name it with --binary", h.Binary)
+	}
+	if h.Beside.Alone == "" {
+		return nil
+	}
+	if _, err := os.Stat(h.Beside.Alone); err != nil {
+		return fmt.Errorf("what decides when the enforcer does not answer: %w: build it with `make build`, and put it beside the shim", err)
 	}
 	return nil
 }

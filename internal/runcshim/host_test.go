@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/palisade-sec/palisade/internal/runcshim/beside"
 	"golang.org/x/sys/unix"
 )
 
@@ -79,7 +81,56 @@ func testHost(tb testing.TB) Host {
 	if err := os.MkdirAll(filepath.Join(root, "var/lib"), 0o755); err != nil {
 		tb.Fatal(err)
 	}
-	return Host{Root: root, Binary: shimBinary(tb)}
+	alone := filepath.Join(tb.TempDir(), beside.AloneProgram)
+	write(tb, alone, "#!/bin/sh\n", 0o755)
+	return Host{Root: root, Binary: shimBinary(tb), Beside: beside.Set{Alone: alone, Socket: "/run/other/enforcer-admission.sock"}}
+}
+
+// What belongs to a shim comes and goes with it, and verify misses it.
+func TestWhatIsBesideAShim(t *testing.T) {
+	h := testHost(t)
+	before := tree(t, h.Root)
+	mustInstall(t, h)
+	directory := filepath.Join(h.Root, "usr/sbin/runc"+KeptSuffix)
+	if got, err := os.Readlink(filepath.Join(directory, beside.Socket)); got != h.Beside.Socket {
+		t.Errorf("socket = %q, %v, want a link to %s", got, err, h.Beside.Socket)
+	}
+	problems := func() string {
+		t.Helper()
+		_, found, err := h.Verify(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(found, "\n")
+	}
+	if got := problems(); got != "" {
+		t.Errorf("Verify() = %s, want nothing", got)
+	}
+	for want, spoil := range map[string]func(path string) error{
+		"nothing decides there": os.Remove,
+		"another version":       func(path string) error { return os.WriteFile(path, []byte("#!/bin/false\n"), 0o755) },
+		"no program":            func(path string) error { return os.Chmod(path, 0o644) },
+	} {
+		if err := spoil(filepath.Join(directory, beside.Alone)); err != nil {
+			t.Fatal(err)
+		}
+		if got := problems(); !strings.Contains(got, want) {
+			t.Errorf("Verify() = %s, want %q", got, want)
+		}
+		mustInstall(t, h)
+		if got := problems(); got != "" {
+			t.Errorf("Verify() after another install = %s, want nothing", got)
+		}
+	}
+	h.Beside.Socket = ""
+	mustInstall(t, h)
+	if _, err := os.Lstat(filepath.Join(directory, beside.Socket)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("socket: %v, want no link", err)
+	}
+	mustUninstall(t, h)
+	if diff := cmp.Diff(before, tree(t, h.Root)); diff != "" {
+		t.Errorf("uninstalled (-before +after):\n%s", diff)
+	}
 }
 
 func write(tb testing.TB, path, content string, mode fs.FileMode) {

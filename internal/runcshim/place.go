@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/palisade-sec/palisade/internal/runcshim/beside"
 )
 
 // State is what can be seen of a place without any record.
@@ -307,6 +309,9 @@ func (p place) clear() error {
 		return errors.Join(err, fmt.Errorf("%s is no program: what is kept in %s stays", p.path, p.directory()))
 	}
 	return p.steps.do("remove "+p.path+KeptSuffix, func() error {
+		if err := beside.Clear(p.directory()); err != nil {
+			return err
+		}
 		for _, path := range []string{p.kept(), p.directory()} {
 			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err

@@ -139,6 +139,7 @@ func (h Host) Verify(ctx context.Context) (checked int, problems []string, err e
 			continue
 		}
 		problems = append(problems, h.compare(p.place, entry, recorded)...)
+		problems = append(problems, h.lacks(p.path, p.directory())...)
 		problems = append(problems, runs(ctx, p.path, p.file, p.kept())...)
 	}
 	states, err := h.DropIns()
@@ -149,9 +150,18 @@ func (h Host) Verify(ctx context.Context) (checked int, problems []string, err e
 			continue
 		}
 		file := filepath.Join(h.Root, path)
+		problems = append(problems, h.lacks(path, file+KeptSuffix)...)
 		problems = append(problems, runs(ctx, path, file, filepath.Join(file+KeptSuffix, "runc"))...)
 	}
 	return checked, problems, err
+}
+
+// lacks says what a shim needs that is not beside it.
+func (h Host) lacks(path, directory string) []string {
+	if problem := h.Beside.Lacks(directory); problem != "" {
+		return []string{path + ": " + problem}
+	}
+	return nil
 }
 
 // compare looks at the hashes of a place.

@@ -15,7 +15,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/palisade-sec/palisade/internal/admission/kept"
 	"github.com/palisade-sec/palisade/internal/runcshim"
+	"github.com/palisade-sec/palisade/internal/runcshim/beside"
 )
 
 // Options are what the command line has for every command.
@@ -30,6 +32,7 @@ type Options struct {
 type flags struct {
 	Options
 	root, binary, mode     string
+	socket, kept           string
 	engines, paths         []string
 	dryRun, reload, byHand bool
 }
@@ -111,7 +114,10 @@ func (f *flags) check(cmd *cobra.Command, args []string) error {
 }
 
 func (f *flags) host(cmd *cobra.Command) runcshim.Host {
-	h := runcshim.Host{Root: f.root, Binary: f.binary, DryRun: f.dryRun, ByHand: f.byHand}
+	h := runcshim.Host{
+		Root: f.root, Binary: f.binary, DryRun: f.dryRun, ByHand: f.byHand,
+		Beside: beside.Set{Alone: filepath.Join(filepath.Dir(f.binary), beside.AloneProgram), Socket: f.socket, Kept: f.kept},
+	}
 	if *f.Output == "text" {
 		h.Say = func(step string) {
 			if f.dryRun {
@@ -159,6 +165,8 @@ What is installed already is left as it is; what was interrupted is completed. N
 		},
 	})
 	cmd.Flags().StringVar(&f.mode, "mode", replace, "replace or dropin")
+	cmd.Flags().StringVar(&f.socket, "socket", "", "the enforcer's `socket` for shims, if it is not /run/palisade/enforcer-admission.sock")
+	cmd.Flags().StringVar(&f.kept, "admission", "", "the `directory` where the enforcer keeps what decides without it, if it is not "+kept.DefaultDirectory)
 	cmd.Flags().BoolVar(&f.byHand, "by-hand", false, "put the shims in place, and print the lines of containerd's configuration that you then write")
 	return cmd
 }

@@ -36,6 +36,7 @@ type Admission struct {
 	server   *server
 	metrics  *metrics
 	shim     *shim
+	alone    *alone
 }
 
 // New returns an admission that knows the policy and answers nobody yet.
@@ -56,7 +57,8 @@ func New(cfg Config, parts Parts) (*Admission, error) {
 	}
 	return &Admission{
 		cfg: cfg, policies: p, images: i, server: newServer(j, m, parts.Log), metrics: m,
-		shim: &shim{directory: cfg.Standing, outbox: parts.Outbox, log: parts.Log},
+		shim:  &shim{directory: cfg.Standing, outbox: parts.Outbox, log: parts.Log},
+		alone: &alone{store: store, outbox: parts.Outbox, log: parts.Log},
 	}, nil
 }
 
@@ -73,6 +75,7 @@ func (a *Admission) Watch(ctx context.Context) error {
 	return periodic.Run(ctx, a.cfg.Every, func(ctx context.Context) error {
 		a.policies.look(ctx)
 		a.shim.look(ctx)
+		a.alone.look(ctx)
 		return nil
 	})
 }
@@ -93,6 +96,7 @@ func (a *Admission) Describe(answer *processv1.GetStatusResponse) {
 		&processv1.Fact{Name: "containers allowed with a warning", Value: number(a.metrics.alerted.Load())},
 		&processv1.Fact{Name: "containers a dry run would refuse", Value: number(a.metrics.wouldRefuse.Load())},
 		&processv1.Fact{Name: "containers refused", Value: number(a.metrics.refused.Load())},
+		&processv1.Fact{Name: "decided in the enforcer's place", Value: number(a.alone.count.Load())},
 		&processv1.Fact{Name: "runC shim", Value: a.shim.String()},
 	)
 	warn := func(err error, text string) {
