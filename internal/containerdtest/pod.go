@@ -14,6 +14,8 @@ import (
 type Pod struct {
 	Name, UID string
 	Labels    map[string]string
+	// Privileged makes it and its containers so.
+	Privileged bool
 }
 
 // RunningPod is a pod's sandbox, made by a CRI.
@@ -41,6 +43,7 @@ func StartPod(t *testing.T, d *Daemon, pod Pod) *RunningPod {
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
 			CgroupParent: "/" + Namespace + "/pod" + pod.UID,
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+				Privileged:       pod.Privileged,
 				NamespaceOptions: &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE},
 			},
 		},
@@ -73,12 +76,23 @@ func (p *RunningPod) Remove() {
 // Run starts a shell script as a container of ImageName in the pod, and returns the container's id.
 func (p *RunningPod) Run(name string, labels map[string]string, script string) (id string) {
 	p.t.Helper()
+	id, err := p.Try(name, labels, script)
+	if err != nil {
+		p.t.Fatalf("StartContainer: %v", err)
+	}
+	return id
+}
+
+// Try is Run for a container whose start may fail.
+func (p *RunningPod) Try(name string, labels map[string]string, script string) (id string, err error) {
+	p.t.Helper()
 	made, err := p.cri.CreateContainer(p.t.Context(), &runtimeapi.CreateContainerRequest{
 		PodSandboxId: p.Sandbox, SandboxConfig: p.config,
 		Config: &runtimeapi.ContainerConfig{
 			Metadata: &runtimeapi.ContainerMetadata{Name: name}, Labels: labels, LogPath: name + ".log",
 			Image: &runtimeapi.ImageSpec{Image: ImageName}, Command: []string{"/bin/sh", "-c", script},
 			Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
+				Privileged:       p.config.GetLinux().GetSecurityContext().GetPrivileged(),
 				NamespaceOptions: p.config.GetLinux().GetSecurityContext().GetNamespaceOptions(),
 			}},
 		},
@@ -86,10 +100,8 @@ func (p *RunningPod) Run(name string, labels map[string]string, script string) (
 	if err != nil {
 		p.t.Fatalf("CreateContainer: %v", err)
 	}
-	if _, err := p.cri.StartContainer(p.t.Context(), &runtimeapi.StartContainerRequest{ContainerId: made.GetContainerId()}); err != nil {
-		p.t.Fatalf("StartContainer: %v", err)
-	}
-	return made.GetContainerId()
+	_, err = p.cri.StartContainer(p.t.Context(), &runtimeapi.StartContainerRequest{ContainerId: made.GetContainerId()})
+	return made.GetContainerId(), err
 }
 
 // Stop ends a container of the pod, with no time to do so by itself.
