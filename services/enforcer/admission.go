@@ -29,7 +29,7 @@ type gatekeeper struct {
 }
 
 // newGatekeeper connects to nobody before it has to. Close it.
-func newGatekeeper(env daemon.Env, cfg configuration, log *audit.Log, registry *prometheus.Registry) (g *gatekeeper, err error) {
+func newGatekeeper(ctx context.Context, env daemon.Env, cfg configuration, log *audit.Log, registry *prometheus.Registry) (g *gatekeeper, err error) {
 	g = &gatekeeper{}
 	defer func() {
 		if err != nil {
@@ -62,7 +62,7 @@ func newGatekeeper(env daemon.Env, cfg configuration, log *audit.Log, registry *
 	if peers[scanner] != nil {
 		parts.Scanner = scannerv1.NewScannerServiceClient(peers[scanner])
 	}
-	g.admission, err = admit.New(cfg.Admission, parts)
+	g.admission, err = admit.New(ctx, cfg.Admission, parts)
 	if err != nil {
 		return nil, fmt.Errorf("admission: %w", err)
 	}

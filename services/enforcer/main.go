@@ -76,7 +76,7 @@ func run(ctx context.Context, env daemon.Env) error {
 		return nil
 	}
 	registry := telemetry.NewRegistry()
-	gate, err := newGatekeeper(env, cfg, log, registry)
+	gate, err := newGatekeeper(ctx, env, cfg, log, registry)
 	if err != nil {
 		return err
 	}

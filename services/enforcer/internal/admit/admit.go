@@ -40,7 +40,7 @@ type Admission struct {
 }
 
 // New returns an admission that knows the policy and answers nobody yet.
-func New(cfg Config, parts Parts) (*Admission, error) {
+func New(ctx context.Context, cfg Config, parts Parts) (*Admission, error) {
 	m, err := newMetrics(parts.Metrics)
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func New(cfg Config, parts Parts) (*Admission, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admission.kept: %w", err)
 	}
-	p := newPolicies(cfg.Policy, store, parts.Log)
+	p := newPolicies(ctx, cfg.Policy, store, parts.Log)
 	i := newImages(parts.Scanner, store, parts.Log)
 	j := &judge{
 		host: cfg.host(), finder: parts.Finder, policy: p.current, images: i, audit: parts.Audit, outbox: parts.Outbox,

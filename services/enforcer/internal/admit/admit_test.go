@@ -35,7 +35,7 @@ func newAdmission(t *testing.T, directory string) (*Admission, *world) {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	a, err := New(cfg, Parts{
+	a, err := New(t.Context(), cfg, Parts{
 		Finder: w, Audit: w, Outbox: w, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {

@@ -28,14 +28,14 @@ type policies struct {
 }
 
 // newPolicies begins with the policy that was in force last: what the directory has now may be faulty.
-func newPolicies(directory string, store *kept.Store, log *slog.Logger) *policies {
+func newPolicies(ctx context.Context, directory string, store *kept.Store, log *slog.Logger) *policies {
 	p := &policies{directory: directory, store: store, log: log}
 	last, err := store.Policy()
 	if err != nil && !errors.Is(err, kept.ErrNone) {
-		log.Warn("The admission policy that was in force last cannot be used", "err", err)
+		log.WarnContext(ctx, "The admission policy that was in force last cannot be used", "err", err)
 	}
 	p.policy = last
-	p.look(context.Background())
+	p.look(ctx)
 	return p
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -174,14 +175,7 @@ func TestRegisterNowReturnsWhenTheCorrelatorHasIt(t *testing.T) {
 	for i := range 50 {
 		id := fmt.Sprint(i)
 		o.RegisterNow(t.Context(), registration(id))
-		if !p.seen(func() bool {
-			for _, known := range p.book {
-				if known == id {
-					return true
-				}
-			}
-			return false
-		}) {
+		if !p.seen(func() bool { return slices.Contains(p.book, id) }) {
 			t.Fatalf("container %s is not in the correlator's book", id)
 		}
 	}

@@ -34,8 +34,8 @@ const (
 // Callers says who may call what. A method without a line is refused.
 func Callers() rpc.Callers {
 	return rpc.Callers{
-		uplinkv1.FindingService_ListFindings_FullMethodName:  {rpc.Operator}, // palisade findings
-		uplinkv1.FindingService_WatchFindings_FullMethodName: {rpc.Operator}, // palisade findings -f
+		uplinkv1.FindingService_ListFindings_FullMethodName:  {rpc.Operator},             // palisade findings
+		uplinkv1.FindingService_WatchFindings_FullMethodName: {rpc.Operator},             // palisade findings -f
 		uplinkv1.QueueService_PushFindings_FullMethodName:    {"correlator", "enforcer"}, // who finds, and who refuses containers
 	}
 }

@@ -25,7 +25,7 @@ func Ask(socket string, q Question, deadline time.Time) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	defer syscall.Close(fd)
+	defer func() { _ = syscall.Close(fd) }() // it was only read
 	message := q.marshal()
 	out := binary.BigEndian.AppendUint32(make([]byte, 0, lengthBytes+len(message)), uint32(len(message))) //nolint:gosec // bounded by package bundle
 	if err := send(fd, append(out, message...), deadline); err != nil {
