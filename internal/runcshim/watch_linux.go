@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -157,11 +159,19 @@ func (w *watching) stand() {
 	}
 	runtimes, _ := engine.Find(w.Host.Root) // its error: see uncovered
 	state := standing.State{Time: time.Now()}
+	ours := w.places() // what no configuration names may be called by hand, or by PATH
+	add := func(path string, engines []string) {
+		kind, _, err := look(filepath.Join(w.Host.Root, path))
+		state.Places = append(state.Places, standing.Place{Path: path, Engines: engines, Covered: err == nil && kind == shim})
+		delete(ours, path)
+	}
 	for _, r := range runtimes {
 		if len(r.Users) > 0 {
-			kind, _, err := look(filepath.Join(w.Host.Root, r.Path))
-			state.Places = append(state.Places, standing.Place{Path: r.Path, Engines: r.Engines(), Covered: err == nil && kind == shim})
+			add(r.Path, r.Engines())
 		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(ours)) {
+		add(path, nil)
 	}
 	if err := standing.Write(w.Standing, state); err != nil {
 		w.tell(Unwritten, "", err.Error())

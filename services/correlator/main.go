@@ -29,6 +29,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/flight"
 	"github.com/palisade-sec/palisade/services/correlator/internal/model"
+	"github.com/palisade-sec/palisade/services/correlator/internal/passage"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/reload"
 	"github.com/palisade-sec/palisade/services/correlator/internal/repeat"
@@ -61,6 +62,8 @@ type settings struct {
 	Recorder flight.Config `yaml:"recorder"`
 	// Accounts are the host's users and groups, which the gate tells.
 	Accounts account.Config `yaml:"accounts"`
+	// Shim is the book of containers that passed the runC shim.
+	Shim passage.Config `yaml:"shim"`
 }
 
 // Validate reports every fault.
@@ -70,7 +73,7 @@ func (s settings) Validate() error {
 		state = fmt.Errorf("state_directory: %q is not an absolute path", s.StateDirectory)
 	}
 	return errors.Join(s.Sockets.Validate(), state, s.pipeline().Validate(), s.Repeats.Validate(), s.Amendments.Validate(), s.Gate.Validate(),
-		s.Enforcer.Validate(), s.Uplink.Validate(), s.Reload.Validate(), s.Models.Validate(), s.Accounts.Validate(), s.Recorder.Validate())
+		s.Enforcer.Validate(), s.Uplink.Validate(), s.Reload.Validate(), s.Models.Validate(), s.Accounts.Validate(), s.Recorder.Validate(), s.Shim.Validate())
 }
 
 func (s settings) pipeline() pipeline.Config {
@@ -84,7 +87,7 @@ func defaultSettings() (settings, error) {
 		Sockets: sockets, StateDirectory: "/var/lib/palisade/correlator", Rules: []string{}, Hold: engine.Hold, Processes: engine.Processes, Workloads: engine.Workloads,
 		Repeats: repeat.DefaultConfig(), Amendments: amendment.DefaultConfig(), Gate: container.DefaultConfig(),
 		Enforcer: delivery.DefaultEnforcerConfig(), Uplink: delivery.DefaultUplinkConfig(),
-		Reload: reload.DefaultConfig(), Models: model.DefaultConfig(), Recorder: flight.DefaultConfig(), Accounts: account.DefaultConfig(),
+		Reload: reload.DefaultConfig(), Models: model.DefaultConfig(), Recorder: flight.DefaultConfig(), Accounts: account.DefaultConfig(), Shim: passage.DefaultConfig(),
 	}, err
 }
 
@@ -155,6 +158,7 @@ func run(ctx context.Context, env daemon.Env) error {
 	server.New(p.engine.Matches(), p.tap).Register(calls)
 	server.NewModels(p.modelBook()).Register(calls)
 	server.NewFlight(p.flight).Register(calls)
+	p.passage.Register(calls)
 	socket, err := cfg.Sockets.Listen(env.Name)
 	if err != nil {
 		return err

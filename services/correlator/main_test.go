@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/palisade-sec/palisade/internal/config"
+	"github.com/palisade-sec/palisade/services/correlator/internal/passage"
 	"github.com/palisade-sec/palisade/services/correlator/internal/server"
 )
 
@@ -99,6 +100,7 @@ func TestCallerTableHasALineForEachMethod(t *testing.T) {
 	server.New(nil, nil).Register(registered)
 	server.NewModels(nil).Register(registered)
 	server.NewFlight(nil).Register(registered)
+	passage.New(passage.DefaultConfig()).Register(registered)
 	methods := 0
 	for service, info := range registered.GetServiceInfo() {
 		for _, m := range info.Methods {

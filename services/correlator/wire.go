@@ -19,6 +19,7 @@ import (
 	"github.com/palisade-sec/palisade/services/correlator/internal/delivery"
 	"github.com/palisade-sec/palisade/services/correlator/internal/flight"
 	"github.com/palisade-sec/palisade/services/correlator/internal/model"
+	"github.com/palisade-sec/palisade/services/correlator/internal/passage"
 	"github.com/palisade-sec/palisade/services/correlator/internal/pipeline"
 	"github.com/palisade-sec/palisade/services/correlator/internal/registration"
 	"github.com/palisade-sec/palisade/services/correlator/internal/reload"
@@ -64,6 +65,7 @@ type parts struct {
 	flight      *flight.Recorder // nil if nothing is recorded, because of flightErr if there is one
 	flightErr   error
 	accounts    *account.Watcher
+	passage     *passage.Book
 }
 
 // assemble builds every part and starts none. Nothing is connected yet: the peers may start in any order.
@@ -72,7 +74,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 	if err != nil { // what was missed since is not known, which is no reason to miss more
 		log.Warn("Cannot tell how far events had been seen before", "err", err)
 	}
-	p = &parts{tap: tap.New()}
+	p = &parts{tap: tap.New(), passage: passage.New(cfg.Shim)}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -117,7 +119,7 @@ func assemble(cfg settings, set *rule.Set, log *slog.Logger, registry *prometheu
 		Rules: set, Reloads: p.rules.Sets(), Adopted: func(set *rule.Set) { p.events.SetInterest(p.interestOf(set).Message()) },
 		Batches: p.events.Batches(), Runtime: p.runtime, Accounts: p.accounts.Tables(), Registrar: p.registrar, Sink: p.repeats,
 		Amendments: p.amendments, Seen: seen, Bookmark: book,
-		Reopen: p.events.Reopen, Recorder: p.tap, Log: log, Metrics: registry,
+		Reopen: p.events.Reopen, Recorder: p.tap, Passage: p.passage, Log: log, Metrics: registry,
 	}
 	p.engine, err = pipeline.New(cfg.pipeline(), p.withOptional(deps))
 	return p, err
@@ -203,6 +205,7 @@ func (p *parts) status(context.Context) *processv1.GetStatusResponse {
 		}
 		answer.Facts = append(answer.Facts, &processv1.Fact{Name: peer.name, Value: state})
 	}
+	p.passage.Describe(answer)
 	answer.Facts = append(answer.Facts, &processv1.Fact{Name: "accounts of the host", Value: p.accounts.State()})
 	names, states := p.runtime.States()
 	for i, name := range names {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -270,4 +271,43 @@ func TestB20TheNodeIsDown(t *testing.T) {
 	if found := g.finds("ctr run without the node", "strong"); !strings.Contains(found.Output, "decided in the enforcer's place") {
 		t.Errorf("the finding says %q, want that the enforcer did not decide", found.Output)
 	}
+}
+
+// TestB21AroundTheShim: a container that is started with another runC than the one in whose place the shim stands is found, and one that passed is not.
+func TestB21AroundTheShim(t *testing.T) {
+	real, err := exec.LookPath("runc")
+	if err != nil {
+		t.Skip("no runC on this machine: install Debian's package runc")
+	}
+	g := gate(t, noPrivileged)
+	daemon := containerdtest.Start(t)
+	daemon.Image(t)
+	g.on(daemon)
+	g.follows("containerd")
+	if !eventually(20*time.Second, func() bool {
+		status, _ := g.palisade("status", "correlator")
+		return strings.Contains(status, "in force, ")
+	}) {
+		status, _ := g.palisade("status", "correlator")
+		t.Fatalf("the correlator does not know that the shim is in force:\n%s", status)
+	}
+	daemon.Run(t, "passes", "/bin/sleep", "1000")
+	daemon.RunWith(t, []string{"--runc-binary", real}, "around", "/bin/sleep", "1000")
+	var told []string
+	if !eventually(20*time.Second, func() bool {
+		told = nil
+		for _, f := range g.findings() {
+			if f.Rule == "Container went around the runC shim" {
+				told = append(told, f.Workload.ContainerID)
+			}
+		}
+		return slices.Contains(told, "around")
+	}) {
+		t.Errorf("no finding about the container that went around: %+v", g.findings())
+	}
+	if slices.Contains(told, "passes") || len(told) > 1 {
+		t.Errorf("findings about %q, want about the one that went around alone", told)
+	}
+	daemon.Remove(t, "passes")
+	daemon.Remove(t, "around")
 }

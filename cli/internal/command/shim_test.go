@@ -23,7 +23,7 @@ func shimRoot(t *testing.T) (root, binary string) {
 	}
 	for path, content := range map[string]string{
 		filepath.Join(root, "usr/sbin/runc"): "#!/bin/sh\necho runc version 1.0\n", filepath.Join(root, "usr/bin/containerd"): "",
-		binary: "\x7fELF palisade-runc",
+		binary: "\x7fELF palisade-runc", binary + "-alone": "#!/bin/sh\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)

@@ -108,6 +108,8 @@ type Deps struct {
 	Reopen func()
 	// Models learn what images do; nil if nothing is learned.
 	Models Models
+	// Passage is the book of containers that passed the runC shim; nil if nobody keeps one.
+	Passage Passage
 	// Flight, Recorder and Profile may be nil.
 	Flight   Flight
 	Recorder Recorder
@@ -137,10 +139,11 @@ type Engine struct {
 
 	stream stream
 	// losers are the workloads of cgroups that records are missing of, until the next sweep; nil for one nobody knows.
-	losers map[uint64]*findingv1.Workload
-	now    func() time.Time
-	swept  time.Time
-	turns  int
+	losers   map[uint64]*findingv1.Workload
+	now      func() time.Time
+	swept    time.Time
+	turns    int
+	arrivals arrivals
 	// early are sets of system calls whose container is not known yet.
 	early []subject
 	// judged and yield are here, and not made for each event, so that one that matches nothing allocates nothing.
@@ -160,7 +163,7 @@ func New(cfg Config, deps Deps) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, deps: deps, tree: process.New(cfg.Processes.KeepExited), held: newHolds(cfg.Hold.Events),
 		matches: newMatches(deps.Rules), metrics: m, losers: map[uint64]*findingv1.Workload{}, now: deps.Now,
-		windows: window.New(), names: dnsname.New(),
+		windows: window.New(), names: dnsname.New(), arrivals: newArrivals(),
 		tracer: otel.Tracer("github.com/palisade-sec/palisade/services/correlator"),
 	}
 	e.index = workload.NewIndex(workload.Config{
@@ -247,7 +250,7 @@ func (e *Engine) Tick(ctx context.Context) error {
 		e.swept = now
 		e.index.Sweep()
 		clear(e.losers)
-		if err := errors.Join(e.learn(ctx, now), e.aboutFlight(ctx)); err != nil {
+		if err := errors.Join(e.learn(ctx, now), e.aboutFlight(ctx), e.aboutPassage(ctx)); err != nil {
 			return err
 		}
 		if e.deps.Amendments != nil {

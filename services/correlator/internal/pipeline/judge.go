@@ -49,6 +49,7 @@ func (e *Engine) judge(ctx context.Context, s subject) (bool, error) {
 		return false, nil
 	}
 	e.keep(w, s.place.CgroupID, s)
+	e.arrive(s, w)
 	j := &e.judged
 	e.consider(s, w)
 	j.found = j.found[:0]

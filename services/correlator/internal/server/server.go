@@ -20,15 +20,17 @@ import (
 // Callers says who may call what. A method without a line is refused.
 func Callers() rpc.Callers {
 	return rpc.Callers{
-		correlatorv1.FlightRecorderService_ListRecorded_FullMethodName: {rpc.Operator}, // palisade events
-		correlatorv1.FlightRecorderService_ReadEvents_FullMethodName:   {rpc.Operator}, // palisade events --workload, palisade incidents --events
-		correlatorv1.ModelControlService_FreezeModel_FullMethodName:    {rpc.Operator}, // palisade models freeze
-		correlatorv1.ModelControlService_ImportModel_FullMethodName:    {rpc.Operator}, // palisade models import
-		correlatorv1.ModelControlService_RelearnModel_FullMethodName:   {rpc.Operator}, // palisade models relearn
-		correlatorv1.ModelService_ExportModel_FullMethodName:           {rpc.Operator}, // palisade models show, export
-		correlatorv1.ModelService_ListModels_FullMethodName:            {rpc.Operator}, // palisade models list
-		correlatorv1.RecordingService_Record_FullMethodName:            {rpc.Operator}, // palisade record
-		correlatorv1.RuleService_ListRules_FullMethodName:              {rpc.Operator}, // palisade rules
+		correlatorv1.FlightRecorderService_ListRecorded_FullMethodName:    {rpc.Operator}, // palisade events
+		correlatorv1.FlightRecorderService_ReadEvents_FullMethodName:      {rpc.Operator}, // palisade events --workload, palisade incidents --events
+		correlatorv1.ModelControlService_FreezeModel_FullMethodName:       {rpc.Operator}, // palisade models freeze
+		correlatorv1.ModelControlService_ImportModel_FullMethodName:       {rpc.Operator}, // palisade models import
+		correlatorv1.ModelControlService_RelearnModel_FullMethodName:      {rpc.Operator}, // palisade models relearn
+		correlatorv1.ModelService_ExportModel_FullMethodName:              {rpc.Operator}, // palisade models show, export
+		correlatorv1.ModelService_ListModels_FullMethodName:               {rpc.Operator}, // palisade models list
+		correlatorv1.RecordingService_Record_FullMethodName:               {rpc.Operator}, // palisade record
+		correlatorv1.RegistrationService_RegisterContainer_FullMethodName: {"enforcer"},   // which the shim asked
+		correlatorv1.RegistrationService_ReportShim_FullMethodName:        {"enforcer"},
+		correlatorv1.RuleService_ListRules_FullMethodName:                 {rpc.Operator}, // palisade rules
 	}
 }
 

@@ -219,6 +219,12 @@ func (x *Index) InHostPIDs(at Place) bool {
 	return at.PIDNS == x.hostPID || x.hostPID == 0 && at.PIDNS == initialPIDNamespace
 }
 
+// InHostMounts says whether a place is in the host's mount namespace, as far as that is known.
+func (x *Index) InHostMounts(at Place) bool { return x.hostPID == 0 || at.MntNS == x.hostMnt }
+
+// Stray is the workload of a cgroup that nobody claims.
+func (x *Index) Stray() *findingv1.Workload { return x.strays }
+
 // isHost says whether a place is in both of the host's namespaces.
 func (x *Index) isHost(at Place) bool {
 	if x.hostPID == 0 {

@@ -60,7 +60,7 @@ func serve(t *testing.T, uids rpc.UIDs) client {
 
 func self() uint32 { return uint32(os.Getuid()) }
 
-func everybody() rpc.UIDs { return rpc.UIDs{rpc.Operator: self(), "correlator": self()} }
+func everybody() rpc.UIDs { return rpc.UIDs{rpc.Operator: self(), "correlator": self(), "enforcer": self()} }
 
 func findings(n int) []*findingv1.Finding {
 	out := make([]*findingv1.Finding, n)
@@ -195,7 +195,7 @@ func TestNearlyFullDiskIsSaidWithoutPaths(t *testing.T) {
 }
 
 func TestOnlyTheirOwnCallersMayCall(t *testing.T) {
-	c := serve(t, rpc.UIDs{rpc.Operator: self() + 1, "correlator": self() + 2})
+	c := serve(t, rpc.UIDs{rpc.Operator: self() + 1, "correlator": self() + 2, "enforcer": self() + 3})
 	_, push := c.PushFindings(t.Context(), &uplinkv1.PushFindingsRequest{})
 	_, list := c.ListFindings(t.Context(), &uplinkv1.ListFindingsRequest{})
 	stream, watch := c.WatchFindings(t.Context(), &uplinkv1.WatchFindingsRequest{})
