@@ -22,7 +22,7 @@ TESTS ?=
 FULL ?=
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-processes := collector console correlator enforcer gate uplink
+processes := collector console correlator enforcer gate scanner uplink
 modules := api cli deploy internal loadtest $(addprefix services/,$(processes)) test
 binaries := bin/palisade bin/palisade-runc bin/palisade-runc-alone $(addprefix bin/palisade-,$(processes))
 # Tools are pinned in modules of their own, one for those that share dependencies; the workspace does not know them.

@@ -11,7 +11,7 @@ shim_ldflags := $(ldflags) $(shim_entry)
 setup_commands := gcc:gcc containerd:containerd runc:runc /bin/busybox:busybox-static
 
 # What tests run besides: real Docker and Podman.
-test_commands := dockerd:docker.io podman:podman
+test_commands := dockerd:docker.io podman:podman debootstrap:debootstrap
 
 # What the VMs need besides: QEMU, and what undoes the compression of Debian's kernels.
 vm_commands := qemu-system-x86_64:qemu-system-x86 cpio:cpio xz:xz-utils zstd:zstd lz4:lz4 \

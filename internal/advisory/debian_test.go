@@ -36,6 +36,16 @@ func TestDebian(t *testing.T) {
 			t.Errorf("Match(%v) = %q, want %q", tt.p, got, tt.want)
 		}
 	}
+	// The binary package's own version says nothing where the source has another (dpkg's "Source: name (version)").
+	binary := debian("libssl3", "openssl", "1:99")
+	binary.SourceVersion = "3.0.9-1"
+	if got := ids(t, s, binary); got != "CVE-2023-5363" {
+		t.Errorf("Match(%v) = %q, want CVE-2023-5363", binary, got)
+	}
+	binary.Version, binary.SourceVersion = "3.0.9-1", "3.0.11-1~deb12u2"
+	if got := ids(t, s, binary); got != "" {
+		t.Errorf("Match(%v) = %q, want nothing", binary, got)
+	}
 	got := match(t, s, debian("libssl3", "openssl", "3.0.9-1")).Vulnerabilities
 	want := []*scannerv1.Vulnerability{{
 		Id: "CVE-2023-5363", Aliases: []string{"DEBIAN-CVE-2023-5363", "DSA-5532-1"}, Severity: high, Score: 7.5,

@@ -117,9 +117,13 @@ var goSemVer = regexp.MustCompile(`^\d+\.\d+\.\d+-(?:0|(?:beta|rc)\.\d+)$`)
 // goRelease is a release of Go as its tags have it: 1.21, 1.21.3, 1.21rc2, perhaps with what its builder added behind a hyphen.
 var goRelease = regexp.MustCompile(`^(\d+\.\d+)(\.\d+)?(?:(beta|rc)(\d+))?(?:-.*)?$`)
 
-// advisedVersion writes a package's version as advisories do: of Go itself by semver.org, which Go's tags are not.
+// advisedVersion writes a package's version as advisories do: of a distribution's package the source's, of Go itself by semver.org,
+// which Go's tags are not.
 func advisedVersion(p *scannerv1.Package) string {
 	version := p.GetVersion()
+	if p.GetSource() != "" && p.GetSourceVersion() != "" && bySource[base(p.GetEcosystem())] {
+		return p.GetSourceVersion()
+	}
 	if p.GetEcosystem() != "Go" {
 		return version
 	}

@@ -104,7 +104,7 @@ func install(ctx context.Context, b *builder, directory string) error {
 	if err != nil {
 		return err
 	}
-	b.meta.ImportedAt = time.Now().UTC().Truncate(time.Second)
+	b.meta.ImportedAt = time.Now().UTC() // to the nanosecond: reports know by it with which store they were matched
 	if err := b.write(ctx, out); err != nil {
 		return err
 	}

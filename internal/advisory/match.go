@@ -48,14 +48,16 @@ func unique(packages []*scannerv1.Package) []*scannerv1.Package {
 	sorted := slices.Clone(packages)
 	order := func(a, b *scannerv1.Package) int {
 		return cmp.Or(cmp.Compare(canonicalEcosystem(a.GetEcosystem()), canonicalEcosystem(b.GetEcosystem())), cmp.Compare(advisedName(a), advisedName(b)),
-			cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetVersion(), b.GetVersion()))
+			cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetVersion(), b.GetVersion()),
+			cmp.Compare(a.GetSourceVersion(), b.GetSourceVersion()))
 	}
 	slices.SortStableFunc(sorted, order)
 	var once []*scannerv1.Package
 	for _, p := range sorted {
 		if len(once) == 0 || order(once[len(once)-1], p) != 0 {
 			once = append(once, &scannerv1.Package{
-				Name: p.GetName(), Version: p.GetVersion(), Ecosystem: p.GetEcosystem(), Source: p.GetSource(), Locations: slices.Clone(p.GetLocations()),
+				Name: p.GetName(), Version: p.GetVersion(), Ecosystem: p.GetEcosystem(), Source: p.GetSource(), SourceVersion: p.GetSourceVersion(),
+				Locations: slices.Clone(p.GetLocations()),
 			})
 			continue
 		}

@@ -80,7 +80,7 @@ func checkRefusal(t *testing.T, cmd *exec.Cmd, want []string) {
 // TestBadConfigurationFile gives every process a key it does not know.
 func TestBadConfigurationFile(t *testing.T) {
 	n := layNode(t)
-	for _, process := range []string{"collector", "correlator", "gate", "enforcer", "uplink", "console"} {
+	for _, process := range []string{"collector", "correlator", "gate", "enforcer", "scanner", "uplink", "console"} {
 		t.Run(process, func(t *testing.T) {
 			path := filepath.Join(filepath.Dir(n.run), process+".yaml")
 			if err := os.WriteFile(path, []byte("\nsokcets: {}\n"), 0o644); err != nil {

@@ -24,6 +24,7 @@ import (
 	enforcerv1 "github.com/palisade-sec/palisade/api/palisade/enforcer/v1"
 	eventv1 "github.com/palisade-sec/palisade/api/palisade/event/v1"
 	processv1 "github.com/palisade-sec/palisade/api/palisade/process/v1"
+	scannerv1 "github.com/palisade-sec/palisade/api/palisade/scanner/v1"
 	uplinkv1 "github.com/palisade-sec/palisade/api/palisade/uplink/v1"
 	"github.com/palisade-sec/palisade/internal/privilege"
 	"github.com/palisade-sec/palisade/internal/rpc"
@@ -175,6 +176,11 @@ func callEverything(sockets rpc.Sockets, process string) map[string]error {
 		_, results["Kill"] = enforcerv1.NewActionServiceClient(conn).Kill(ctx, &enforcerv1.KillRequest{
 			Process: &eventv1.ProcessKey{Pid: uint32(os.Getpid())},
 		})
+	case "scanner":
+		client := scannerv1.NewScannerServiceClient(conn)
+		_, results["GetReport"] = client.GetReport(ctx, &scannerv1.GetReportRequest{})
+		_, results["ListReports"] = client.ListReports(ctx, &scannerv1.ListReportsRequest{})
+		_, results["Scan"] = client.Scan(ctx, &scannerv1.ScanRequest{})
 	case "uplink":
 		_, results["PushFindings"] = uplinkv1.NewQueueServiceClient(conn).PushFindings(ctx, &uplinkv1.PushFindingsRequest{})
 		_, results["ListFindings"] = uplinkv1.NewFindingServiceClient(conn).ListFindings(ctx, &uplinkv1.ListFindingsRequest{})

@@ -49,9 +49,10 @@ var importFences = []importFence{
 		// The self-test starts the collector itself, without capabilities, and kills it at once: no exec is seen without one.
 		packages: []string{"os/exec"},
 		places: []string{
-			"cli/internal/supervise", "cli/internal/launch", "services/collector/internal/selftest", "internal/runcshim/ask", "internal/containerdtest", "internal/dockertest", "loadtest", "test",
+			"cli/internal/supervise", "cli/internal/launch", "services/collector/internal/selftest", "internal/runcshim/ask", "services/scanner/internal/child",
+			"internal/containerdtest", "internal/dockertest", "loadtest", "test",
 		}, tests: true,
-		rule: "processes are started by the supervisor, by the collector's self-test, by who asks runC for its version, and by tests, nowhere else",
+		rule: "processes are started by the supervisor, by the scanner (itself), by the collector's self-test, by who asks runC for its version, and by tests, nowhere else",
 	},
 	{
 		packages: []string{"unsafe"}, places: []string{"api"}, files: []string{"_unsafe.go", "_unsafe_test.go"}, // protoc-gen-go's code uses it

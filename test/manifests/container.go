@@ -128,7 +128,7 @@ func (c Container) compareMounts(table privilege.Table, row privilege.Row, helpe
 		case row.Pins && !m.ReadOnly && m.Target == bpffs && filepath.Dir(m.Host) == table.PinsDirectory:
 			pins = true
 		case m.Target == table.SocketDirectory && !m.ReadOnly && m.Host == "":
-		case m.ReadOnly && (slices.Contains(row.Reads, m.Target) || isConfiguration(m)):
+		case m.ReadOnly && (slices.Contains(row.Reads, m.Target) && (m.Host == "" || m.Host == m.Target) || isConfiguration(m)):
 		case m.ReadOnly && slices.Contains(row.Reads, m.Host) && m.Target == "/host"+m.Host:
 		case !m.ReadOnly && slices.Contains(row.Writes, m.Target) && (m.Host == "" || m.Host == m.Target):
 			writes = append(writes, m.Target)

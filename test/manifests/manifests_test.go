@@ -27,9 +27,9 @@ var composeExceptions = []Exception{
 // kubernetesExceptions are what a pod cannot do per container.
 var kubernetesExceptions = slices.Concat(
 	[]Exception{{"enforcer", "unconfined", "[apparmor]", aroundSignals}},
-	each("pids", "0", "there is only the kubelet's podPidsLimit", "collector", "correlator", "gate", "enforcer", "uplink", "pins"),
-	each("host_pid", "true", "belongs to the pod; the collector and the enforcer need it", "correlator", "gate", "uplink", "pins"),
-	each("network", "egress", "belongs to the pod; the uplink needs one", "collector", "correlator", "gate", "enforcer", "pins"),
+	each("pids", "0", "there is only the kubelet's podPidsLimit", "collector", "correlator", "gate", "enforcer", "scanner", "uplink", "pins"),
+	each("host_pid", "true", "belongs to the pod; the collector and the enforcer need it", "correlator", "gate", "scanner", "uplink", "pins"),
+	each("network", "egress", "belongs to the pod; the uplink needs one", "collector", "correlator", "gate", "enforcer", "scanner", "pins"),
 	each("in the sockets' group", "true", "belongs to the pod; the helper has no mount with a socket", "pins"),
 )
 
@@ -156,6 +156,9 @@ func TestComposeMutationsAreReported(t *testing.T) {
 		{"pins for another", "      - enforcer:/var", "      - /sys/fs/bpf/palisade/compose:/sys/fs/bpf\n      - enforcer:/var", "enforcer: other mounts"},
 		{"the helper may more", "cap_add: [CHOWN]", "cap_add: [CHOWN, DAC_OVERRIDE]", "pins: added capabilities"},
 		{"the helper reaches the sockets", "    command: [pins, --stay, /sys/fs/bpf]\n    volumes:\n", "    command: [pins, --stay, /sys/fs/bpf]\n    volumes:\n      - sockets:/run/palisade\n", "pins: has the sockets is true"},
+		{"layers writable by the scanner", "/var/lib/docker:/var/lib/docker:ro", "/var/lib/docker:/var/lib/docker", "scanner: other mounts"},
+		{"the host's root in the place of layers", "/var/lib/docker:/var/lib/docker:ro", "/:/var/lib/docker:ro", "scanner: other mounts"},
+		{"layers for another", "      - uplink:/var/lib/palisade/uplink\n", "      - uplink:/var/lib/palisade/uplink\n      - /var/lib/docker:/var/lib/docker:ro\n", "uplink: other mounts"},
 		{"no restart", "restart: always", "restart: \"no\"", "restarts always"},
 		{"a device", collector, collector + "    devices: [/dev/mem:/dev/mem]\n", "collector: devices"},
 		{"no group", `group_add: ["10000"]`, `group_add: ["0"]`, "in the sockets' group is false"},
@@ -195,6 +198,8 @@ func TestKubernetesMutationsAreReported(t *testing.T) {
 		{"no group", "supplementalGroups: [10000]", "supplementalGroups: [10000, 0]", "in the sockets' group is false"},
 		{"unknown key", collector, collector + "            runAsUsr: 1\n", "runAsUsr"},
 		{"a key twice", collector, collector + collector, "already set"},
+		{"layers writable by the scanner", "mountPath: /var/lib/containerd, readOnly: true", "mountPath: /var/lib/containerd", "scanner: other mounts"},
+		{"the host's root in the place of layers", "path: /var/lib/containerd,", "path: /,", "scanner: other mounts"},
 		{"another kind", "kind: ServiceAccount", "kind: Pod", "is not expected"},
 	} {
 		t.Run(m.name, func(t *testing.T) { m.check(t, read(t, kubernetesPath), compareKubernetes) })

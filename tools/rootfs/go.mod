@@ -1,6 +1,6 @@
 module github.com/palisade-sec/palisade/tools/rootfs
 
-go 1.26.0
+go 1.26.3
 
 replace (
 	github.com/palisade-sec/palisade/api => ../../api

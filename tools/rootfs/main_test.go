@@ -19,7 +19,7 @@ import (
 func build(t *testing.T) map[string]map[string]*tar.Header {
 	t.Helper()
 	bin, out := t.TempDir(), t.TempDir()
-	names := []string{"collector", "correlator", "gate", "enforcer", "uplink", "console"}
+	names := []string{"collector", "correlator", "gate", "enforcer", "scanner", "uplink", "console"}
 	for _, name := range append([]string{"palisade"}, names...) {
 		if name != "palisade" {
 			name = "palisade-" + name
@@ -60,6 +60,8 @@ func TestImagesHoldOneProgramAndItsDirectories(t *testing.T) {
 		{"correlator", "var/lib/palisade/correlator/", "drwx------ 10002:10002"},
 		{"enforcer", "usr/bin/palisade", "-rwxr-xr-x 0:0"},
 		{"enforcer", "var/lib/palisade/enforcer/", "drwx------ 0:0"},
+		{"scanner", "var/lib/palisade/scanner/", "drwx------ 10006:10006"},
+		{"scanner", "usr/bin/palisade-scanner", "-rwxr-xr-x 0:0"},
 		{"uplink", "var/lib/palisade/enroll/", "dgrwxr-x--- 10005:10004"},
 		{"console", "var/lib/palisade/enroll/", "dgrwxr-x--- 10005:10004"},
 		{"console", "var/lib/palisade/", "drwxr-xr-x 0:0"},
@@ -87,18 +89,18 @@ func TestImagesHoldOneProgramAndItsDirectories(t *testing.T) {
 	}
 }
 
-func TestOnlyTheCollectorHasFileCapabilities(t *testing.T) {
+func TestFileCapabilities(t *testing.T) {
 	// What `setcap cap_net_admin,cap_perfmon,cap_bpf+ep` writes: capabilities 12, 38 and 39.
 	want := "\x01\x00\x00\x02" + "\x00\x10\x00\x00" + "\x00\x00\x00\x00" + "\xc0\x00\x00\x00" + "\x00\x00\x00\x00"
+	all := map[string]string{
+		"usr/bin/palisade-collector": want,
+		// cap_dac_read_search is 2.
+		"usr/bin/palisade-scanner": "\x01\x00\x00\x02" + "\x04\x00\x00\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00",
+	}
 	for image, files := range build(t) {
 		for name, header := range files {
-			value := header.PAXRecords[capabilityRecord]
-			if name == "usr/bin/palisade-collector" {
-				if value != want {
-					t.Errorf("%s has capabilities %x, want %x", name, value, want)
-				}
-			} else if value != "" {
-				t.Errorf("%s: %s has capabilities %x, want none", image, name, value)
+			if value := header.PAXRecords[capabilityRecord]; value != all[name] {
+				t.Errorf("%s: %s has capabilities %x, want %x", image, name, value, all[name])
 			}
 		}
 	}

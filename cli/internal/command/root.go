@@ -71,7 +71,7 @@ func newRoot() *cobra.Command {
 		Short: "Protects a node's containers, and the node, from user space",
 		Long: `Palisade watches the kernel with eBPF, knows which container did what, and stops what a rule forbids.
 
-One node is six processes (collector, correlator, gate, enforcer, uplink, console), each with one privilege and no
+One node is seven processes (collector, correlator, gate, enforcer, scanner, uplink, console), each with one privilege and no
 other; this command starts them, talks to them and shows what they found.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,

@@ -35,6 +35,7 @@ func (s Settings) configurations(table privilege.Table) map[string]fields {
 			"sockets": sockets, "audit": fields{"path": s.AuditLog()},
 			"admission": fields{"policy": s.Admission, "kept": s.stateDirectory("enforcer/admission"), "standing": s.stateDirectory("enforcer")},
 		},
+		"scanner": {"sockets": sockets, "state_directory": s.stateDirectory("scanner"), "advisories": s.advisoryDirectory()},
 		"uplink": {
 			"sockets": sockets, "state_directory": s.stateDirectory("uplink"),
 			"console": fields{

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/palisade-sec/palisade/internal/advisory"
 	"github.com/palisade-sec/palisade/internal/privilege"
 	"github.com/palisade-sec/palisade/internal/runcshim"
 )
@@ -109,7 +110,10 @@ type directory struct {
 	uid, gid int
 }
 
-func (s Settings) configDirectory() string        { return filepath.Join(s.Runtime, "config") }
+func (s Settings) configDirectory() string { return filepath.Join(s.Runtime, "config") }
+func (s Settings) advisoryDirectory() string {
+	return filepath.Join(s.State, filepath.Base(advisory.Directory))
+}
 func (s Settings) enrollDirectory() string        { return filepath.Join(s.State, "enroll") }
 func (s Settings) stateDirectory(p string) string { return filepath.Join(s.State, p) }
 
@@ -147,6 +151,10 @@ func (s Settings) directories(table privilege.Table) ([]directory, error) {
 	uplink, err := table.Row("uplink")
 	if err != nil {
 		return nil, err
+	}
+	if _, err := table.Row("scanner"); err == nil {
+		// Root's, for `palisade vulndb import`. It must be there when the scanner starts, which may look at nothing that is not.
+		dirs = append(dirs, directory{path: s.advisoryDirectory(), mode: 0o755})
 	}
 	// The console leaves the node's certificate here for the uplink: setgid hands the files to the uplink's group.
 	return append(dirs, directory{
@@ -186,7 +194,7 @@ func ownRuntime(table privilege.Table) func(string) bool {
 func ownState(table privilege.Table) func(string) bool {
 	return func(name string) bool {
 		_, err := table.Row(name)
-		return err == nil || name == "enroll" || name == filepath.Base(runcshim.StateDirectory)
+		return err == nil || name == "enroll" || name == filepath.Base(advisory.Directory) || name == filepath.Base(runcshim.StateDirectory)
 	}
 }
 
