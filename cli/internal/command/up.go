@@ -63,6 +63,7 @@ Before anything starts, every process checks its configuration and privileges; o
 	flags.StringVar(&settings.PeopleListen, "people-listen", "127.0.0.1:8083", "where the console listens for people")
 	flags.StringSliceVar(&settings.Rules, "rules", nil, "more rule files or directories, in Falco's language")
 	flags.StringVar(&settings.Admission, "admission", "/etc/palisade/admission", "directory with the admission policy, policy.yaml (docs/admission.md)")
+	flags.StringSliceVar(&settings.Images, "images", nil, "more `directories` with images, if the runtimes keep them elsewhere than /var/lib/{containerd,containers,docker}")
 	flags.BoolVar(&settings.Models, "models", false, "learn what each image does, and report what it did not do before (palisade models)")
 	flags.DurationVar(&settings.ModelsLearn, "models-learn", 24*time.Hour, "with --models: how long a container must run for its image to be learned")
 	flags.DurationVar(&settings.ModelsDryRun, "models-dry-run", 24*time.Hour, "with --models: how long to only count what was not learned")

@@ -39,6 +39,8 @@ type Settings struct {
 	Rules []string
 	// Admission is the directory with the admission policy. What is not there when the node is prepared the enforcer never sees.
 	Admission string
+	// Images are directories with images' layers besides the runtimes' usual ones, for the scanner.
+	Images []string
 	// Models lets the correlator learn what images do, for so long each.
 	Models                    bool
 	ModelsLearn, ModelsDryRun time.Duration

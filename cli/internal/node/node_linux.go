@@ -228,8 +228,11 @@ func (n *Node) files(row privilege.Row) (launch.Files, error) {
 	if row.Pins {
 		files.Writes = append(files.Writes, n.settings.pins())
 	}
-	if row.Name == "correlator" {
+	switch row.Name {
+	case "correlator":
 		files.Reads = append(files.Reads, n.settings.Rules...)
+	case "scanner":
+		files.Reads = append(files.Reads, n.settings.Images...)
 	}
 	switch row.Network {
 	case privilege.NetworkEgress:
