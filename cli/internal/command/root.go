@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/palisade-sec/palisade/cli/internal/scan"
 	"github.com/palisade-sec/palisade/cli/internal/shim"
 	"github.com/palisade-sec/palisade/cli/internal/show"
 	"github.com/palisade-sec/palisade/cli/internal/vulndb"
@@ -36,7 +37,7 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 // Execute runs the command line and returns the exit code: 0, 1 if what was asked for did not work, 2 if it was asked
-// for wrongly.
+// for wrongly, and those of `palisade scan`.
 func Execute(args []string, stdout, stderr io.Writer) int {
 	// A closed terminal (SIGHUP) is a reason to clean up like any other, and a reader of our output that is gone
 	// (SIGPIPE) is an error of that write, not a reason to die without cleaning up.
@@ -54,6 +55,9 @@ func Execute(args []string, stdout, stderr io.Writer) int {
 	fmt.Fprintf(stderr, "palisade: %s\n", daemon.OneLine(err))
 	if usage := (usageError{}); errors.As(err, &usage) {
 		return exitUsage
+	}
+	if verdict := (scan.Verdict{}); errors.As(err, &verdict) {
+		return verdict.Code
 	}
 	return exitError
 }
@@ -93,6 +97,7 @@ other; this command starts them, talks to them and shows what they found.`,
 	root.AddCommand(newUp(opts), newLaunch(), newStatus(opts), newFindings(opts), newIncidents(opts), newEvents(opts), newRules(opts),
 		newRecord(opts), newReplay(opts), newModels(opts), newMetrics(opts), newDemo(opts), newRemove(opts), newPins(),
 		vulndb.New(&opts.output, usage),
+		scan.New(scan.Options{Output: &opts.output, Usage: usage, Dial: opts.dial, Explain: opts.explain}),
 		shim.New(shim.Options{Output: &opts.output, Usage: usage}))
 	return root
 }
