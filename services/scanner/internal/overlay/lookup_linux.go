@@ -140,7 +140,7 @@ func (f *FS) look(m member, more bool) (stat unix.Stat_t, opaque bool, err error
 	if err != nil {
 		return stat, false, err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // it was only read
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return stat, false, err
 	}
@@ -174,7 +174,7 @@ func (f *FS) readlink(m member) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // it was only read
 	target := make([]byte, maxPath)
 	n, err := unix.Readlinkat(fd, "", target)
 	if err != nil {
@@ -190,7 +190,7 @@ func (f *FS) open(n node) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // it was only read
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return nil, err

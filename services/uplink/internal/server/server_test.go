@@ -60,7 +60,9 @@ func serve(t *testing.T, uids rpc.UIDs) client {
 
 func self() uint32 { return uint32(os.Getuid()) }
 
-func everybody() rpc.UIDs { return rpc.UIDs{rpc.Operator: self(), "correlator": self(), "enforcer": self()} }
+func everybody() rpc.UIDs {
+	return rpc.UIDs{rpc.Operator: self(), "correlator": self(), "enforcer": self()}
+}
 
 func findings(n int) []*findingv1.Finding {
 	out := make([]*findingv1.Finding, n)
