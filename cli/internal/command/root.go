@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/palisade-sec/palisade/cli/internal/admission"
 	"github.com/palisade-sec/palisade/cli/internal/scan"
 	"github.com/palisade-sec/palisade/cli/internal/shim"
 	"github.com/palisade-sec/palisade/cli/internal/show"
@@ -37,7 +38,8 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 // Execute runs the command line and returns the exit code: 0, 1 if what was asked for did not work, 2 if it was asked
-// for wrongly, and those of `palisade scan`.
+// for wrongly, and those of `palisade scan`, `palisade compliance` and
+// `palisade policy`.
 func Execute(args []string, stdout, stderr io.Writer) int {
 	// A closed terminal (SIGHUP) is a reason to clean up like any other, and a reader of our output that is gone
 	// (SIGPIPE) is an error of that write, not a reason to die without cleaning up.
@@ -57,6 +59,9 @@ func Execute(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	if verdict := (scan.Verdict{}); errors.As(err, &verdict) {
+		return verdict.Code
+	}
+	if verdict := (admission.Verdict{}); errors.As(err, &verdict) {
 		return verdict.Code
 	}
 	return exitError
@@ -97,6 +102,7 @@ other; this command starts them, talks to them and shows what they found.`,
 	root.AddCommand(newUp(opts), newLaunch(), newStatus(opts), newFindings(opts), newIncidents(opts), newEvents(opts), newRules(opts),
 		newRecord(opts), newReplay(opts), newModels(opts), newMetrics(opts), newDemo(opts), newRemove(opts), newPins(),
 		vulndb.New(&opts.output, usage),
+		admission.Compliance(admission.Options{Output: &opts.output, Usage: usage}), admission.Policy(admission.Options{Output: &opts.output, Usage: usage}),
 		scan.New(scan.Options{Output: &opts.output, Usage: usage, Dial: opts.dial, Explain: opts.explain}),
 		shim.New(shim.Options{Output: &opts.output, Usage: usage}))
 	return root
