@@ -82,3 +82,11 @@ func TestMemoryIsBounded(t *testing.T) {
 		t.Errorf("it filled a gigabyte: %v", state)
 	}
 }
+
+// TestNoFileIsOpenedByHandle: as root it would be, out of any container that mounts one directory of the file system.
+func TestNoFileIsOpenedByHandle(t *testing.T) {
+	results, _ := attack(t, "handles")
+	if results["open by handle"] != "operation not permitted" || results["read outside"] != "ok" {
+		t.Errorf("%v, want that one refused, and only that", results)
+	}
+}

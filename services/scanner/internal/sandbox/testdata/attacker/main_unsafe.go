@@ -24,6 +24,16 @@ func main() {
 	if err != nil {
 		handle = unix.NewFileHandle(1, make([]byte, 8))
 	}
+	if os.Args[5] == "handles" {
+		if err := sandbox.ForbidHandles(); err != nil {
+			fmt.Println("enter:", err)
+			os.Exit(1)
+		}
+		_, err := unix.OpenByHandleAt(unix.AT_FDCWD, handle, unix.O_RDONLY)
+		report("open by handle", err)
+		report("read outside", read(secret))
+		return
+	}
 	memory, _ := strconv.ParseUint(os.Args[5], 10, 64)
 	if err := sandbox.Enter(sandbox.Config{Reads: []string{layer}, Scratch: scratch, MemoryBytes: memory << 20, CPUSeconds: 30, FileBytes: 1 << 20, OpenFiles: 64}); err != nil {
 		fmt.Println("enter:", err)
@@ -48,7 +58,10 @@ func main() {
 		{"a unix socket", func() error { _, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0); return err }},
 		{"execute", func() error { return syscall.Exec("/proc/self/exe", []string{"x"}, nil) }},
 		{"fork", func() error { _, err := syscall.ForkExec("/proc/self/exe", []string{"x"}, nil); return err }},
-		{"fork without exec", func() error { _, _, e := syscall.RawSyscall(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0); return number(e) }},
+		{"fork without exec", func() error {
+			_, _, e := syscall.RawSyscall(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0)
+			return number(e)
+		}},
 		{"signal its parent", func() error { return syscall.Kill(os.Getppid(), 0) }},
 		{"signal a thread of its parent's", func() error { return unix.Tgkill(os.Getppid(), os.Getppid(), 0) }},
 		{"trace its parent", func() error { return syscall.PtraceAttach(os.Getppid()) }},
@@ -56,8 +69,14 @@ func main() {
 		{"mount", func() error { return unix.Mount("tmpfs", scratch, "tmpfs", 0, "") }},
 		{"a namespace", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }},
 		{"bpf", func() error { _, _, e := syscall.RawSyscall(unix.SYS_BPF, 0, 0, 0); return number(e) }},
-		{"io_uring", func() error { p := make([]byte, 120); _, _, e := syscall.RawSyscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&p[0])), 0); return number(e) }},
-		{"raise a limit", func() error { return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1 << 16, Max: 1 << 16}) }},
+		{"io_uring", func() error {
+			p := make([]byte, 120)
+			_, _, e := syscall.RawSyscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&p[0])), 0)
+			return number(e)
+		}},
+		{"raise a limit", func() error {
+			return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1 << 16, Max: 1 << 16})
+		}},
 		{"files", files},
 	} {
 		report(attempt.name, attempt.try())
