@@ -6,7 +6,8 @@
 // directories (/var/lib/containerd, /var/lib/docker, /var/lib/containers) and the advisory store, writes /var/lib/palisade/scanner.
 // Serves /run/palisade/scanner.sock to the enforcer and the operator. Starts one program, itself: files of an image are opened only in
 // such a process, which is restricted first (Landlock: that image's layers alone; seccomp: no network, no execution; limits of memory,
-// time and size), and whose answer is checked as what is in the image is: it is foreign. Trusts the enforcer's word on which
+// time and size), and whose answer is checked as what is in the image is: it is foreign. No file is opened by its handle, which that
+// capability would allow whatever is mounted. Trusts the enforcer's word on which
 // directories are an image's layers and what its digest is.
 package main
 
@@ -27,6 +28,7 @@ import (
 	"github.com/palisade-sec/palisade/internal/telemetry"
 	"github.com/palisade-sec/palisade/services/scanner/internal/cache"
 	"github.com/palisade-sec/palisade/services/scanner/internal/child"
+	"github.com/palisade-sec/palisade/services/scanner/internal/sandbox"
 	"github.com/palisade-sec/palisade/services/scanner/internal/scan"
 )
 
@@ -101,6 +103,9 @@ func run(ctx context.Context, env daemon.Env) error {
 }
 
 func serve(ctx context.Context, env daemon.Env, cfg settings) error {
+	if err := sandbox.ForbidHandles(); err != nil {
+		return err
+	}
 	state, err := statedir.Open(cfg.StateDirectory)
 	if err != nil {
 		return err

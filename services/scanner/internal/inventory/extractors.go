@@ -39,10 +39,12 @@ var kinds = []kind{
 	{wheelegg.New, 16},         // read whole
 }
 
-// Bounds of archives in archives, which are held in memory.
+// Bounds of archives in archives, which are held in memory, and of databases.
 const (
 	maxArchiveBytes = 96 << 20
 	maxArchiveDepth = 4
+	// maxDatabaseSeconds is how long one database of rpm may take.
+	maxDatabaseSeconds = 60
 )
 
 func newExtractors(found *collection) ([]filesystem.Extractor, error) {
@@ -51,6 +53,8 @@ func newExtractors(found *collection) ([]filesystem.Extractor, error) {
 		MaxFileSizeBytes: math.MaxInt64,
 		PluginSpecific: []*cpb.PluginSpecificConfig{{Config: &cpb.PluginSpecificConfig_JavaArchive{
 			JavaArchive: &cpb.JavaArchiveConfig{MaxZipDepth: maxArchiveDepth, MaxOpenedBytes: maxArchiveBytes},
+		}}, {Config: &cpb.PluginSpecificConfig_Rpm{
+			Rpm: &cpb.RpmConfig{TimeoutSeconds: maxDatabaseSeconds}, // a damaged Berkeley DB can send its reader round in circles
 		}}},
 	}
 	var extractors []filesystem.Extractor

@@ -140,7 +140,7 @@ func (f *FS) look(m member, more bool) (stat unix.Stat_t, opaque bool, err error
 	if err != nil {
 		return stat, false, err
 	}
-	defer func() { _ = unix.Close(fd) }() // it was only read
+	defer shut(fd)
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return stat, false, err
 	}
@@ -174,7 +174,7 @@ func (f *FS) readlink(m member) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = unix.Close(fd) }() // it was only read
+	defer shut(fd)
 	target := make([]byte, maxPath)
 	n, err := unix.Readlinkat(fd, "", target)
 	if err != nil {
@@ -190,7 +190,7 @@ func (f *FS) open(n node) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = unix.Close(fd) }() // it was only read
+	defer shut(fd)
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return nil, err
@@ -239,3 +239,6 @@ func (f *FS) each(m member, found func(name string, stat *unix.Stat_t) error) er
 		}
 	}
 }
+
+// shut closes what nothing was written to.
+func shut(fd int) { _ = unix.Close(fd) }

@@ -124,24 +124,32 @@ func filter() error {
 			names = append(names, name)
 		}
 	}
+	return load(seccomp.Policy{
+		DefaultAction: seccomp.ActionErrno, // EPERM
+		Syscalls: []seccomp.SyscallGroup{{
+			Action: seccomp.ActionAllow,
+			Names:  names,
+			NamesWithCondtions: []seccomp.NameWithConditions{
+				condition("clone", seccomp.BitsSet, unix.CLONE_THREAD),
+				condition("tgkill", seccomp.Equal, uint64(os.Getpid())), //nolint:gosec // a pid is never negative
+			},
+		}},
+	})
+}
+
+// ForbidHandles takes from the process, and from all that it starts, the way that CAP_DAC_READ_SEARCH opens out of a container's mounts: a
+// file of the host's by its handle.
+func ForbidHandles() error {
+	return load(seccomp.Policy{
+		DefaultAction: seccomp.ActionAllow,
+		Syscalls:      []seccomp.SyscallGroup{{Action: seccomp.ActionErrno, Names: []string{"open_by_handle_at"}}},
+	})
+}
+
+func load(policy seccomp.Policy) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	err = seccomp.LoadFilter(seccomp.Filter{
-		NoNewPrivs: true,
-		Flag:       seccomp.FilterFlagTSync,
-		Policy: seccomp.Policy{
-			DefaultAction: seccomp.ActionErrno, // EPERM
-			Syscalls: []seccomp.SyscallGroup{{
-				Action: seccomp.ActionAllow,
-				Names:  names,
-				NamesWithCondtions: []seccomp.NameWithConditions{
-					condition("clone", seccomp.BitsSet, unix.CLONE_THREAD),
-					condition("tgkill", seccomp.Equal, uint64(os.Getpid())), //nolint:gosec // a pid is never negative
-				},
-			}},
-		},
-	})
-	if err != nil {
+	if err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: policy}); err != nil {
 		return fmt.Errorf("seccomp: %w", err)
 	}
 	return nil
