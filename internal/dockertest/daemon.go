@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,11 +31,23 @@ type Daemon struct {
 	Containerd *containerdtest.Daemon
 
 	directory string
+	remapped  bool
 	cmd       *exec.Cmd
 }
 
 // Start starts dockerd and stops it when the test ends. It skips the test, with the reason, where there is none.
 func Start(t *testing.T) *Daemon {
+	t.Helper()
+	return start(t, false)
+}
+
+// StartRemapped is Start with user namespaces: root in a container is another on the host (userns-remap).
+func StartRemapped(t *testing.T) *Daemon {
+	t.Helper()
+	return start(t, true)
+}
+
+func start(t *testing.T, remapped bool) *Daemon {
 	t.Helper()
 	for _, binary := range []string{"dockerd", "docker"} {
 		if _, err := exec.LookPath(binary); err != nil {
@@ -48,7 +61,7 @@ func Start(t *testing.T) *Daemon {
 	if err := os.Chmod(directory, 0o755); err != nil { //nolint:gosec // other uids of the test connect to the socket
 		t.Fatalf("open the directory: %v", err)
 	}
-	d := &Daemon{Socket: filepath.Join(directory, "d.sock"), directory: directory, Containerd: containerdtest.Start(t)}
+	d := &Daemon{Socket: filepath.Join(directory, "d.sock"), directory: directory, remapped: remapped, Containerd: containerdtest.Start(t)}
 	t.Cleanup(func() { d.remove(t) }) // before containerd goes
 	d.Up(t)
 	return d
@@ -65,11 +78,16 @@ func (d *Daemon) Up(t *testing.T) {
 		t.Fatalf("open dockerd's log: %v", err)
 	}
 	defer log.Close()
-	d.cmd = exec.Command("dockerd", "--host", "unix://"+d.Socket, "--containerd", d.Containerd.Socket, //nolint:gosec // a test's own paths
-		"--config-file", filepath.Join(d.directory, "daemon.json"),
+	words := []string{
+		"dockerd", "--host", "unix://" + d.Socket, "--containerd", d.Containerd.Socket, "--config-file", filepath.Join(d.directory, "daemon.json"),
 		"--data-root", filepath.Join(d.directory, "data"), "--exec-root", filepath.Join(d.directory, "exec"),
 		"--pidfile", filepath.Join(d.directory, "pid"), "--storage-driver", "vfs", "--bridge", "none",
-		"--iptables=false", "--ip6tables=false", "--cgroup-parent", "/palisade-test-docker", "--live-restore")
+		"--iptables=false", "--ip6tables=false", "--cgroup-parent", "/palisade-test-docker", "--live-restore",
+	}
+	if d.remapped {
+		words = d.remap(t, words)
+	}
+	d.cmd = exec.Command(words[0], words[1:]...) //nolint:gosec // a test's own paths
 	if err := os.WriteFile(filepath.Join(d.directory, "daemon.json"), []byte(configuration), 0o600); err != nil {
 		t.Fatalf("configure dockerd: %v", err)
 	}
@@ -94,6 +112,17 @@ func (d *Daemon) Up(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// remap has dockerd map ids as a file of the test's says, which only it sees in the place of the host's.
+func (d *Daemon) remap(t *testing.T, words []string) []string {
+	t.Helper()
+	ids := filepath.Join(d.directory, "subid")
+	if err := os.WriteFile(ids, []byte("nobody:100000:65536\nnogroup:100000:65536\n"), 0o644); err != nil { //nolint:gosec // as the host's is
+		t.Fatalf("write subordinate ids: %v", err)
+	}
+	const script = `mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && exec "$@"`
+	return slices.Concat([]string{"unshare", "--mount", "sh", "-c", script, ids}, words, []string{"--userns-remap", "nobody:nogroup"})
 }
 
 // Down kills it, as a crash would. Containers go on.
