@@ -217,9 +217,12 @@ func TestMemoryReturnsAfterContainersAndProcesses(t *testing.T) {
 		t.Fatalf("memory was looked at %d times, want 4", len(heaps))
 	}
 	for i, name := range []string{"heap", "RSS"} {
-		values := [][]uint64{heaps, sizes}[i]
-		if begin, end := values[start], values[3]; float64(end) > 1.1*float64(begin) {
-			t.Errorf("%s: %.2f MiB at first, %.2f MiB at the end: more than a tenth above it", name, mib(begin), mib(end))
+		values, most := [][]uint64{heaps, sizes}[i], 1.1
+		if name == "RSS" && start > 0 {
+			most = 1.25 // in a short run what the allocator has in reserve still grows, the more the busier the machine is
+		}
+		if begin, end := values[start], values[3]; float64(end) > most*float64(begin) {
+			t.Errorf("%s: %.2f MiB at first, %.2f MiB at the end: more than %.2f times that", name, mib(begin), mib(end), most)
 		}
 	}
 }
