@@ -30,6 +30,8 @@ const (
 	// callTime bounds one call, and nowTime one that a container waits for.
 	callTime = 5 * time.Second
 	nowTime  = 30 * time.Millisecond
+	// lastTime bounds the call at the end of the process.
+	lastTime = time.Second
 	// pause is between tries.
 	pause = 500 * time.Millisecond
 	// reportEvery is how often the correlator hears where the shim stands.
@@ -47,10 +49,12 @@ type Outbox struct {
 	dropped    *prometheus.CounterVec
 	// boottime is the kernel's clock, in ns (CLOCK_BOOTTIME).
 	boottime func() uint64
+	now      func() time.Time
 	wake     chan struct{}
 
 	mu       sync.Mutex
 	findings []*findingv1.Finding // oldest first; guarded by mu
+	folds    map[string]*fold     // by what they say; guarded by mu
 	book     book                 // guarded by mu
 	shim     shim                 // guarded by mu
 	errs     map[string]error     // of the last call to each peer; guarded by mu
@@ -69,7 +73,7 @@ type shim struct {
 func New(peers Peers, log *slog.Logger, registry prometheus.Registerer) (*Outbox, error) {
 	o := &Outbox{
 		uplink: uplinkv1.NewQueueServiceClient(peers.Uplink), correlator: correlatorv1.NewRegistrationServiceClient(peers.Correlator),
-		log: log, boottime: boottime, wake: make(chan struct{}, 1), errs: map[string]error{},
+		log: log, boottime: boottime, now: time.Now, folds: map[string]*fold{}, wake: make(chan struct{}, 1), errs: map[string]error{},
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "palisade_enforcer_outbox_dropped_total", Help: "What was dropped because too much waited.",
 		}, []string{"what"}),
@@ -80,17 +84,24 @@ func New(peers Peers, log *slog.Logger, registry prometheus.Registerer) (*Outbox
 	return o, nil
 }
 
-// Tell takes a finding over.
+// Tell takes a finding over. Those that say the same within a minute are told as one more, which has their number.
 func (o *Outbox) Tell(finding *findingv1.Finding) {
 	o.mu.Lock()
+	if !o.folded(finding, o.now()) {
+		o.put(finding)
+	}
+	o.mu.Unlock()
+	o.nudge()
+}
+
+// put makes a finding wait. o.mu is held.
+func (o *Outbox) put(finding *findingv1.Finding) {
 	if len(o.findings) >= maxFindings {
 		o.findings = o.findings[1:]
 		o.lost++
 		o.dropped.WithLabelValues("finding").Inc()
 	}
 	o.findings = append(o.findings, finding)
-	o.mu.Unlock()
-	o.nudge()
 }
 
 // Register takes over that a container passed the shim.
@@ -163,11 +174,15 @@ func (o *Outbox) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			o.last(ctx)
 			return ctx.Err()
 		case <-o.wake:
 		case <-again:
 		case <-report.C:
 			owed = true
+			o.mu.Lock()
+			o.unfold(o.now(), false)
+			o.mu.Unlock()
 		}
 		again = nil
 		if o.send(ctx, owed) != nil {
@@ -176,6 +191,16 @@ func (o *Outbox) Run(ctx context.Context) error {
 		}
 		owed = false
 	}
+}
+
+// last tells what is counted and not told, if the uplink still takes it.
+func (o *Outbox) last(ctx context.Context) {
+	o.mu.Lock()
+	o.unfold(o.now(), true)
+	o.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTime)
+	defer cancel()
+	_ = o.pushFindings(ctx) // the process ends, whether or not
 }
 
 // send sends what waits, and then, if a report is owed, where the shim stands.

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	correlatorv1 "github.com/palisade-sec/palisade/api/palisade/correlator/v1"
 	enforcerv1 "github.com/palisade-sec/palisade/api/palisade/enforcer/v1"
@@ -152,7 +153,7 @@ func TestWhatWaitsIsSentWhenThePeersAreBack(t *testing.T) {
 	p.begin("first", true)
 	const findings = 3 * batch / 2
 	for i := range findings {
-		o.Tell(&findingv1.Finding{Id: fmt.Sprint(i)})
+		o.Tell(&findingv1.Finding{Id: fmt.Sprint(i), Output: fmt.Sprint(i)})
 	}
 	o.Register(registration("a"))
 	o.RegisterNow(t.Context(), registration("b"))
@@ -220,13 +221,49 @@ func TestTheBookForgetsTheOldestAndSaysSo(t *testing.T) {
 	}
 }
 
+// An engine that tries again and again makes two findings of it a minute, and none is lost from the count.
+func TestFindingsThatSayTheSameAreCounted(t *testing.T) {
+	o, err := New(Peers{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := time.Unix(1_800_000_000, 0)
+	o.now = func() time.Time { return clock }
+	tell := func(id, image string) {
+		clock = clock.Add(time.Second)
+		o.Tell(&findingv1.Finding{
+			Id: id, Rule: "r", Output: "refused", Time: timestamppb.New(clock), Workload: &findingv1.Workload{ContainerId: id, Image: image},
+		})
+	}
+	for i := range 5 {
+		tell(fmt.Sprint(i), "shop:1")
+	}
+	tell("other", "shop:2")
+	if len(o.findings) != 2 || o.findings[0].GetId() != "0" || o.findings[1].GetId() != "other" {
+		t.Fatalf("findings = %v, want the first of each", o.findings)
+	}
+	clock = clock.Add(foldFor)
+	o.unfold(clock, false)
+	if len(o.findings) != 3 {
+		t.Fatalf("findings = %v, want one more", o.findings)
+	}
+	f := o.findings[2]
+	if r := f.GetRepeats(); f.GetId() != "4" || r.GetOf() != "0" || r.GetCount() != 4 || r.GetLast().AsTime().Sub(r.GetFirst().AsTime()) != 3*time.Second {
+		t.Errorf("finding = %v, want 4 that repeat the first, in 3 s", f)
+	}
+	tell("5", "shop:1")
+	if len(o.findings) != 4 {
+		t.Errorf("findings = %v, want the next one told at once", o.findings)
+	}
+}
+
 func TestTooManyFindingsLoseTheOldest(t *testing.T) {
 	o, err := New(Peers{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range maxFindings + 3 {
-		o.Tell(&findingv1.Finding{Id: fmt.Sprint(i)})
+		o.Tell(&findingv1.Finding{Id: fmt.Sprint(i), Output: fmt.Sprint(i)})
 	}
 	if len(o.findings) != maxFindings || o.findings[0].GetId() != "3" || o.Lost() != 3 {
 		t.Errorf("%d findings from %s on, %d lost, want %d from 3 on, 3 lost", len(o.findings), o.findings[0].GetId(), o.Lost(), maxFindings)
