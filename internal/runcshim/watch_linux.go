@@ -214,7 +214,8 @@ func (w *watching) visit(ctx context.Context, path string) (again bool) {
 
 // heal puts the shim back, unless the place was given back on purpose meanwhile.
 func (w *watching) heal(ctx context.Context, p place) error {
-	return w.Host.locked(func(r *record) error {
+	healed := false
+	err := w.Host.locked(func(r *record) error {
 		if state, err := p.state(); err != nil || state != Replaced {
 			return err
 		}
@@ -224,10 +225,14 @@ func (w *watching) heal(ctx context.Context, p place) error {
 		if err := p.install(ctx, w.Host.Binary); err != nil {
 			return err
 		}
-		delete(w.told, p.path)
-		w.tell(Healed, p.path, "a new runC was put there; the shim stands in its place again and runs it")
+		healed = true
 		return w.Host.note(r, p)
 	})
+	if healed && err == nil { // once the record says so, too
+		delete(w.told, p.path)
+		w.tell(Healed, p.path, "a new runC was put there; the shim stands in its place again and runs it")
+	}
+	return err
 }
 
 // still says whether a place is as it was at the last look, and no package manager is at it.
