@@ -78,6 +78,11 @@ test-kernels: vm-tools ## Run the collector's kernel tests on Debian's kernels i
 test-vm: build vm-tools ## Run the demo in a VM with Debian's kernel and cgroup v2 (QEMU, a few minutes)
 	test/vm/run.sh
 
+.PHONY: test-vm-specs
+test-vm-specs: setup test-tools vm-tools ## Have Docker in a VM write the container configurations of hosts with AppArmor and SELinux (two minutes)
+	@deploy/dev/setup.sh semodule:policycoreutils
+	test/vm/specs.sh
+
 .PHONY: vm-tools
 vm-tools: setup
 	@deploy/dev/setup.sh $(vm_commands)
