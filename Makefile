@@ -109,6 +109,8 @@ setup: ## Install what the other targets need (Debian packages), if it is not th
 .PHONY: test-tools
 test-tools:
 	@deploy/dev/setup.sh $(test_commands)
+	@[ -x bin/tools/crictl ] || { echo "build crictl"; mkdir -p bin/tools; \
+		cd bin/tools && GOWORK=off CGO_ENABLED=0 GOBIN=$(CURDIR)/bin/tools go install sigs.k8s.io/cri-tools/cmd/crictl@$(crictl); }
 
 .PHONY: vet
 vet: ## go vet over all modules

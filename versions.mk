@@ -13,6 +13,9 @@ setup_commands := gcc:gcc containerd:containerd runc:runc /bin/busybox:busybox-s
 # What tests run besides: real Docker and Podman.
 test_commands := dockerd:docker.io podman:podman debootstrap:debootstrap
 
+# The CRI's command line, which Debian has not.
+crictl := v1.37.0
+
 # What the VMs need besides: QEMU, and what undoes the compression of Debian's kernels.
 vm_commands := qemu-system-x86_64:qemu-system-x86 cpio:cpio xz:xz-utils zstd:zstd lz4:lz4 \
 	/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring

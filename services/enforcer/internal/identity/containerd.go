@@ -31,9 +31,11 @@ const (
 	namespaceHeader = "containerd-namespace"
 	// kubernetesNamespace is the CRI's. Labels that start with io.kubernetes. are the kubelet's there.
 	kubernetesNamespace = "k8s.io"
-	// sandboxAnnotation names a container's pod for containerd 1, which has no field for it. The CRI writes it in the end, over what a
-	// pod may have said.
-	sandboxAnnotation = "io.kubernetes.cri.sandbox-id"
+	// The CRI writes annotations in the end, over what a pod may have said. The sandbox's id names a container's pod for containerd 1, which
+	// has no field for it. What there are labels for too, a kubelet sets: who makes pods by the CRI alone may have set none.
+	sandboxAnnotation   = "io.kubernetes.cri.sandbox-id"
+	namespaceAnnotation = "io.kubernetes.cri.sandbox-namespace"
+	nameAnnotation      = "io.kubernetes.cri.container-name"
 )
 
 func (c *containerd) find(ctx context.Context, namespace, id string) (Container, error) {
@@ -48,9 +50,10 @@ func (c *containerd) find(ctx context.Context, namespace, id string) (Container,
 	found := answer.GetContainer()
 	out := Container{Runtime: namespace, Image: found.GetImage(), Labels: maps.Clone(found.GetLabels())}
 	if namespace == kubernetesNamespace {
-		out.Name = out.Labels["io.kubernetes.container.name"]
-		out.Namespace = out.Labels["io.kubernetes.pod.namespace"]
-		if err := c.addPod(ctx, found, &out); err != nil {
+		annotations := annotationsOf(found.GetSpec().GetValue())
+		out.Name = cmp.Or(annotations[nameAnnotation], out.Labels["io.kubernetes.container.name"])
+		out.Namespace = cmp.Or(annotations[namespaceAnnotation], out.Labels["io.kubernetes.pod.namespace"])
+		if err := c.addPod(ctx, found, cmp.Or(found.GetSandbox(), annotations[sandboxAnnotation]), &out); err != nil {
 			return out, err
 		}
 	}
@@ -66,8 +69,7 @@ func (c *containerd) find(ctx context.Context, namespace, id string) (Container,
 }
 
 // addPod adds the labels of the pod, which its sandbox has.
-func (c *containerd) addPod(ctx context.Context, found *containersapi.Container, out *Container) error {
-	sandbox := cmp.Or(found.GetSandbox(), sandboxOf(found.GetSpec().GetValue()))
+func (c *containerd) addPod(ctx context.Context, found *containersapi.Container, sandbox string, out *Container) error {
 	if sandbox == "" || sandbox == found.GetID() {
 		return nil
 	}
@@ -86,11 +88,11 @@ func (c *containerd) addPod(ctx context.Context, found *containersapi.Container,
 	return nil
 }
 
-// sandboxOf is the pod that a configuration names, "" if it cannot be read: then there are no labels of a pod.
-func sandboxOf(spec []byte) string {
+// annotationsOf are a configuration's, none if it cannot be read: then labels alone say whose the container is.
+func annotationsOf(spec []byte) map[string]string {
 	var s struct{ Annotations map[string]string }
 	if json.Unmarshal(spec, &s) != nil {
-		return ""
+		return nil
 	}
-	return s.Annotations[sandboxAnnotation]
+	return s.Annotations
 }

@@ -1,7 +1,7 @@
 // Package identity finds out which image a container has that is about to be created, and whose it is.
 //
-// In: what the shim knows, the bundle and the id. Out: what the container's runtime says, through the gate. The configuration's
-// annotations are not asked: with most engines anybody who may run a container writes what he likes there.
+// In: what the shim knows, the bundle and the id. Out: what the container's runtime says, through the gate. A configuration's
+// annotations are asked only where the CRI wrote them: with other engines anybody who may run a container writes what he likes there.
 package identity
 
 import (

@@ -102,6 +102,17 @@ func TestTheCRITellsOfPods(t *testing.T) {
 	}
 }
 
+// Who makes pods without a kubelet, as crictl does, sets no labels: the CRI's annotations tell as well.
+func TestTheCRITellsOfPodsWithoutLabels(t *testing.T) {
+	daemon, _ := containerdtest.StartCRI(t)
+	pod := containerdtest.StartPod(t, daemon, containerdtest.Pod{Name: "web", UID: "b0b0b0b0-0000-4000-8000-000000000032"})
+	t.Cleanup(pod.Remove)
+	id := pod.Run("front", nil, "sleep 1000")
+	if got := find(t, ask(t, map[string]string{"gate": daemon.Socket}), bundle("k8s.io", id), id); got.Namespace != "prod" || got.Name != "front" {
+		t.Errorf("Find() = %+v, want container front of a pod of prod", got)
+	}
+}
+
 func TestDockerTellsOfAContainerThatDoesNotRunYet(t *testing.T) {
 	daemon := dockertest.Start(t)
 	image := daemon.Image(t, dockertest.ImageName)
