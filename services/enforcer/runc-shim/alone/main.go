@@ -1,6 +1,6 @@
 // Command palisade-runc-alone decides whether a container may be created when the enforcer does not answer the runC shim, and then becomes runC.
 //
-// The shim becomes this program, with runC's command line. What the enforcer kept on disk is all that it knows: the policy in force, and images by their
+// The shim becomes this program, with runC's command line. So does the hook (services/enforcer/runc-shim/hook), which runC calls: then it only ends. What the enforcer kept on disk is all that it knows: the policy in force, and images by their
 // layers. It asks nobody. It leaves a line for the enforcer, so that what was decided is told of. After 100 ms it decides no more:
 // with a policy that refuses what cannot be judged the container is refused, otherwise it is created.
 //
@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/palisade-sec/palisade/internal/admission/kept"
+	"github.com/palisade-sec/palisade/services/enforcer/runc-shim/internal/ask"
 	"github.com/palisade-sec/palisade/services/enforcer/runc-shim/internal/bundle"
 	"github.com/palisade-sec/palisade/services/enforcer/runc-shim/internal/commandline"
 	"github.com/palisade-sec/palisade/services/enforcer/runc-shim/internal/handover"
@@ -45,6 +46,9 @@ func run(began time.Time) int {
 	refusal := ""
 	if err == nil && parseErr == nil {
 		refusal = decide(self, invocation, began.Add(patience))
+	}
+	if refusal == "" && filepath.Base(argv[0]) == ask.HookName {
+		return 0 // runC goes on
 	}
 	if err == nil && refusal == "" {
 		err = become(self, argv)

@@ -68,6 +68,14 @@ type Answer struct {
 	Message string
 }
 
+// Refusal is what the user of the engine is told, never "".
+func (a Answer) Refusal() string {
+	if a.Message == "" {
+		return "Palisade refuses this container"
+	}
+	return a.Message
+}
+
 // Numbers of AdmissionResponse's fields, and of AdmissionVerdict.
 const (
 	fieldVerdict = 1

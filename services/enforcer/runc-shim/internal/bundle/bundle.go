@@ -49,6 +49,20 @@ func read(path string, most int64) []byte {
 	return raw
 }
 
+// readProc is what the kernel writes, of which it tells no size; nil if it cannot be read.
+func readProc(path string) []byte {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	raw, err := io.ReadAll(io.LimitReader(file, maxMounts))
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
 // Layers are the directories of the image's layers, the topmost first, links resolved. nil if the container's root is no overlay.
 func Layers(directory string, spec []byte) []string {
 	var config struct{ Root struct{ Path string } }
@@ -63,15 +77,7 @@ func Layers(directory string, spec []byte) []string {
 	if err != nil {
 		return nil
 	}
-	file, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil
-	}
-	defer file.Close()
-	raw, err := io.ReadAll(io.LimitReader(file, maxMounts))
-	if err != nil {
-		return nil
-	}
+	raw := readProc("/proc/self/mountinfo")
 	layers := overlay(string(raw), root)
 	for i := range layers {
 		if layers[i], err = filepath.EvalSymlinks(layers[i]); err != nil || !filepath.IsAbs(layers[i]) {
