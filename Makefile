@@ -24,7 +24,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 processes := collector console correlator enforcer gate scanner uplink
 modules := api cli deploy internal loadtest $(addprefix services/,$(processes)) test
-binaries := bin/palisade bin/palisade-runc bin/palisade-runc-alone $(addprefix bin/palisade-,$(processes))
+binaries := bin/palisade bin/palisade-runc bin/palisade-runc-alone bin/palisade-runc-hook $(addprefix bin/palisade-,$(processes))
 # Tools are pinned in modules of their own, one for those that share dependencies; the workspace does not know them.
 build_tool = @mkdir -p bin/tools; cd tools$(1) && GOWORK=off go build -o $(CURDIR)/bin/tools/ $(2)
 
@@ -96,6 +96,7 @@ build: ## Build every binary into bin/, static, without cgo
 		CGO_ENABLED=0 go build -trimpath -ldflags='$(ldflags)' -o bin/palisade-$$process ./services/$$process; done
 	@echo "build palisade-runc"; CGO_ENABLED=0 go build -trimpath -ldflags='$(shim_ldflags)' -o bin/palisade-runc ./services/enforcer/runc-shim
 	@echo "build palisade-runc-alone"; CGO_ENABLED=0 go build -trimpath -ldflags='$(shim_ldflags)' -o bin/palisade-runc-alone ./services/enforcer/runc-shim/alone
+	@echo "build palisade-runc-hook"; CGO_ENABLED=0 go build -trimpath -ldflags='$(shim_ldflags)' -o bin/palisade-runc-hook ./services/enforcer/runc-shim/hook
 	@echo "build palisade"; CGO_ENABLED=0 go build -trimpath -ldflags='$(ldflags)' -o bin/palisade ./cli
 
 .PHONY: image

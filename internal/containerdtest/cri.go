@@ -2,6 +2,8 @@ package containerdtest
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -46,6 +48,30 @@ func StartCRI(t *testing.T) (d *Daemon, digest string) {
 	})
 	d.image(t, criNamespace, ociimage.Config{Name: pauseImage, Command: []string{"/bin/sleep", "100000"}})
 	return d, d.image(t, criNamespace, ociimage.Config{Name: ImageName})
+}
+
+// nriConfiguration has containerd serve NRI, which it does from 1.7 on.
+const nriConfiguration = `
+[plugins."io.containerd.nri.v1.nri"]
+  disable = false
+  socket_path = "%s"
+  plugin_path = "%s/nri"
+  plugin_config_path = "%s/nri"
+`
+
+// StartNRI is StartCRI with NRI, whose socket it returns, too. It skips the test where containerd speaks none.
+func StartNRI(t *testing.T) (d *Daemon, digest, socket string) {
+	t.Helper()
+	d = start(t, func(d *Daemon) string {
+		socket = filepath.Join(d.directory, "nri.sock")
+		return fmt.Sprintf(configuration, d.directory, d.directory, "", d.Socket) + fmt.Sprintf(criConfiguration, d.directory, d.directory) +
+			fmt.Sprintf(nriConfiguration, socket, d.directory, d.directory)
+	})
+	if _, err := os.Stat(socket); err != nil {
+		t.Skip("this containerd speaks no NRI: make test-runtimes builds one that does")
+	}
+	d.image(t, criNamespace, ociimage.Config{Name: pauseImage, Command: []string{"/bin/sleep", "100000"}})
+	return d, d.image(t, criNamespace, ociimage.Config{Name: ImageName}), socket
 }
 
 // Pulled names StartCRI's image by its digest, too, as the CRI does when it pulls one from a registry, and returns when the CRI knows.

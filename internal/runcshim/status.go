@@ -71,6 +71,9 @@ func (h Host) Status(ctx context.Context) ([]Status, error) {
 		}
 		all = append(all, one)
 	}
+	if one := h.statusNRI(); one != nil {
+		all = append(all, *one)
+	}
 	return all, errors.Join(err, dropErr)
 }
 
@@ -152,6 +155,10 @@ func (h Host) Verify(ctx context.Context) (checked int, problems []string, err e
 		file := filepath.Join(h.Root, path)
 		problems = append(problems, h.lacks(path, file+KeptSuffix)...)
 		problems = append(problems, runs(ctx, path, file, filepath.Join(file+KeptSuffix, "runc"))...)
+	}
+	if h.statusNRI() != nil {
+		checked++
+		problems = append(problems, h.verifyNRI()...)
 	}
 	return checked, problems, err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/palisade-sec/palisade/internal/runcshim/engine"
+	"github.com/palisade-sec/palisade/internal/runcshim/nri"
 	"github.com/palisade-sec/palisade/internal/runcshim/standing"
 )
 
@@ -34,6 +35,8 @@ const (
 	Uncovered EventKind = "uncovered"
 	// Slow says that the kernel tells of no changes, so that they are noticed at the next slow look only.
 	Slow EventKind = "slow"
+	// Connected says that a runtime gives every new container the hook, as an NRI plugin asked it to.
+	Connected EventKind = "connected"
 	// Unwritten says that others cannot be told where the shim stands.
 	Unwritten EventKind = "not written down"
 )
@@ -70,6 +73,7 @@ type Watcher struct {
 type watching struct {
 	Watcher
 	notify *fsnotify.Watcher // nil if the kernel has none for us
+	nri    nri.State
 	seen   map[string]fs.FileInfo
 	told   map[string]string
 }
@@ -92,6 +96,7 @@ func (w Watcher) Run(ctx context.Context) error {
 		defer notify.Close()
 		run.notify, events, errs = notify, notify.Events, notify.Errors
 	}
+	changed := run.plug(ctx)
 	look := time.NewTimer(0)
 	defer look.Stop()
 	for {
@@ -105,6 +110,9 @@ func (w Watcher) Run(ctx context.Context) error {
 		case err := <-errs: // events were lost: look
 			run.tell(Slow, "", fmt.Sprintf("%v: looking instead", err))
 			look.Reset(w.Settle)
+		case state := <-changed:
+			run.plugged(state)
+			look.Reset(0) // others are to know
 		case <-look.C:
 			next := w.Every
 			if run.look(ctx) {
@@ -112,6 +120,33 @@ func (w Watcher) Run(ctx context.Context) error {
 			}
 			look.Reset(next)
 		}
+	}
+}
+
+// plug runs the NRI plugin, which ends with ctx, and tells what becomes of it.
+func (w *watching) plug(ctx context.Context) <-chan nri.State {
+	changed := make(chan nri.State)
+	plugin := w.Host.plugin(func(state nri.State) {
+		select {
+		case changed <- state:
+		case <-ctx.Done():
+		}
+	})
+	go func() { _ = plugin.Run(ctx) }() // it ends with ctx
+	return changed
+}
+
+// plugged takes in how the NRI plugin stands.
+func (w *watching) plugged(state nri.State) {
+	w.nri = state
+	path := filepath.Join(NRIDirectory, runtimeLink)
+	switch {
+	case state.Connected:
+		w.tell(Connected, path, "every new container of the CRI is asked about")
+	case state.Installed:
+		w.tell(Uncovered, path, state.Err.Error())
+	default:
+		delete(w.told, path)
 	}
 }
 
@@ -172,6 +207,9 @@ func (w *watching) stand() {
 	}
 	for _, path := range slices.Sorted(maps.Keys(ours)) {
 		add(path, nil)
+	}
+	if w.nri.Installed {
+		state.Places = append(state.Places, standing.Place{Path: filepath.Join(NRIDirectory, runtimeLink), Engines: []string{"cri"}, Covered: w.nri.Connected})
 	}
 	if err := standing.Write(w.Standing, state); err != nil {
 		w.tell(Unwritten, "", err.Error())

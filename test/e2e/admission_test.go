@@ -32,11 +32,10 @@ type gated struct {
 	runc string
 }
 
-// gate lays the node and the shim without starting anything: engines that find runC in PATH find that one.
-func gate(t *testing.T, policy string) *gated {
+// admitting lays a node with an admission policy, and starts nothing.
+func admitting(t *testing.T, policy string) *gated {
 	t.Helper()
-	real, err := exec.LookPath("runc")
-	if err != nil || os.Getuid() != 0 {
+	if _, err := exec.LookPath("runc"); err != nil || os.Getuid() != 0 {
 		t.Skip("containers need root and Debian's package runc")
 	}
 	top, err := os.MkdirTemp("/run", "palisade-e2e-")
@@ -53,31 +52,75 @@ func gate(t *testing.T, policy string) *gated {
 	copyBinaries(t, n.bin)
 	t.Cleanup(func() { os.RemoveAll(top) })
 	t.Cleanup(n.remove)
-	g := &gated{node: n, runc: filepath.Join(top, "shimmed", "runc")}
 	admission := filepath.Join(top, "admission")
-	raw, err := os.ReadFile(real)
-	if err = errors.Join(err, os.MkdirAll(filepath.Dir(g.runc), 0o755), os.Mkdir(admission, 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.WriteFile(g.runc, raw, 0o755), os.WriteFile(filepath.Join(admission, "policy.yaml"), []byte(policy), 0o644)); err != nil {
+	if err := errors.Join(os.Mkdir(admission, 0o755), os.WriteFile(filepath.Join(admission, "policy.yaml"), []byte(policy), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	n.words = []string{"--admission", admission}
-	shim := func(words ...string) {
-		t.Helper()
-		if out, err := exec.Command(filepath.Join(n.bin, "palisade"), append([]string{"shim"}, words...)...).CombinedOutput(); err != nil {
-			t.Fatalf("palisade shim %q: %v: %s", words, err, out)
-		}
+	return &gated{node: n, runc: filepath.Join(top, "shimmed", "runc")}
+}
+
+// shim is `palisade shim`.
+func (g *gated) shim(words ...string) {
+	g.t.Helper()
+	if out, err := exec.Command(filepath.Join(g.bin, "palisade"), append([]string{"shim"}, words...)...).CombinedOutput(); err != nil {
+		g.t.Fatalf("palisade shim %q: %v: %s", words, err, out)
 	}
-	shim("install", "--path", g.runc, "--socket", filepath.Join(n.run, "enforcer-admission.sock"), "--admission", filepath.Join(n.state, "enforcer/admission"))
+}
+
+// install is `palisade shim install`, for this node.
+func (g *gated) install(words ...string) {
+	g.t.Helper()
+	g.shim(append([]string{"install", "--socket", filepath.Join(g.run, "enforcer-admission.sock"), "--admission", filepath.Join(g.state, "enforcer/admission")}, words...)...)
+}
+
+// gate lays the node and the shim without starting anything: engines that find runC in PATH find that one.
+func gate(t *testing.T, policy string) *gated {
+	t.Helper()
+	g := admitting(t, policy)
+	real, err := exec.LookPath("runc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(real)
+	if err = errors.Join(err, os.MkdirAll(filepath.Dir(g.runc), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(g.runc, raw, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g.install("--path", g.runc)
 	t.Cleanup(func() {
-		shim("uninstall", "--path", g.runc)
+		g.shim("uninstall", "--path", g.runc)
 		if left, _ := filepath.Glob(g.runc + ".palisade/*"); len(left) > 0 {
 			t.Errorf("left by the shim: %q", left)
 		}
 	})
 	t.Setenv("PATH", filepath.Dir(g.runc)+":"+os.Getenv("PATH"))
 	return g
+}
+
+// inForce waits until the correlator knows that containers have to pass.
+func (g *gated) inForce() {
+	g.t.Helper()
+	if !eventually(20*time.Second, func() bool {
+		status, _ := g.palisade("status", "correlator")
+		return strings.Contains(status, "in force, ")
+	}) {
+		status, _ := g.palisade("status", "correlator")
+		g.t.Fatalf("the correlator does not know that the shim is in force:\n%s", status)
+	}
+}
+
+// around are the containers of which it was found that they went around.
+func (g *gated) around() []string {
+	var told []string
+	for _, f := range g.findings() {
+		if f.Rule == "Container went around the runC shim" {
+			told = append(told, f.Workload.ContainerID)
+		}
+	}
+	return told
 }
 
 // on starts the node on a containerd.
@@ -284,28 +327,13 @@ func TestB21AroundTheShim(t *testing.T) {
 	daemon.Image(t)
 	g.on(daemon)
 	g.follows("containerd")
-	if !eventually(20*time.Second, func() bool {
-		status, _ := g.palisade("status", "correlator")
-		return strings.Contains(status, "in force, ")
-	}) {
-		status, _ := g.palisade("status", "correlator")
-		t.Fatalf("the correlator does not know that the shim is in force:\n%s", status)
-	}
+	g.inForce()
 	daemon.Run(t, "passes", "/bin/sleep", "1000")
 	daemon.RunWith(t, []string{"--runc-binary", real}, "around", "/bin/sleep", "1000")
-	var told []string
-	if !eventually(20*time.Second, func() bool {
-		told = nil
-		for _, f := range g.findings() {
-			if f.Rule == "Container went around the runC shim" {
-				told = append(told, f.Workload.ContainerID)
-			}
-		}
-		return slices.Contains(told, "around")
-	}) {
+	if !eventually(20*time.Second, func() bool { return slices.Contains(g.around(), "around") }) {
 		t.Errorf("no finding about the container that went around: %+v", g.findings())
 	}
-	if slices.Contains(told, "passes") {
+	if told := g.around(); slices.Contains(told, "passes") {
 		t.Errorf("findings about %q, want none about the one that passed", told)
 	}
 	daemon.Remove(t, "passes")

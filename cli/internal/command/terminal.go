@@ -56,7 +56,7 @@ func (t *terminal) restarted(process string, reason error) {
 // shimEvent is told what becomes of the runC shim.
 func (t *terminal) shimEvent(event runcshim.Event) {
 	mark := t.paint.Bad("!")
-	if event.Kind == runcshim.Healed {
+	if event.Kind == runcshim.Healed || event.Kind == runcshim.Connected {
 		mark = t.paint.Good("✓")
 	}
 	t.note("%s runC shim %s: %s: %s", mark, show.Safe(event.Path), event.Kind, show.Safe(event.Detail))

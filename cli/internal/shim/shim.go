@@ -5,6 +5,7 @@
 package shim
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,7 +33,7 @@ type Options struct {
 type flags struct {
 	Options
 	root, binary, mode     string
-	socket, kept           string
+	socket, kept, nri      string
 	engines, paths         []string
 	dryRun, reload, byHand bool
 }
@@ -41,6 +42,7 @@ type flags struct {
 const (
 	replace = "replace"
 	dropIn  = "dropin"
+	plugIn  = "nri"
 )
 
 // New returns the command with its sub-commands.
@@ -93,22 +95,32 @@ func (f *flags) check(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return f.Usage(fmt.Errorf("unexpected argument %q: see `%s --help`", args[0], cmd.CommandPath()))
 	}
-	if f.mode != "" && f.mode != replace && f.mode != dropIn {
-		return f.Usage(fmt.Errorf("--mode: %q is not %s or %s", f.mode, replace, dropIn))
+	if err := f.checkMode(cmd); err != nil {
+		return f.Usage(err)
 	}
-	if f.mode == dropIn && len(f.paths) > 0 {
-		return f.Usage(errors.New("--path is for --mode replace: --engine says whose configuration"))
-	}
-	if f.byHand && f.mode != dropIn {
-		return f.Usage(errors.New("--by-hand is for --mode dropin"))
-	}
-	for _, path := range append([]string{f.root}, f.paths...) {
+	for _, path := range append([]string{f.root, cmp.Or(f.nri, "/")}, f.paths...) {
 		if !filepath.IsAbs(path) {
 			return f.Usage(fmt.Errorf("%q is not an absolute path", path))
 		}
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("only root may look after runC: try sudo")
+	}
+	return nil
+}
+
+func (f *flags) checkMode(cmd *cobra.Command) error {
+	switch {
+	case f.mode != "" && f.mode != replace && f.mode != dropIn && f.mode != plugIn:
+		return fmt.Errorf("--mode: %q is not %s, %s or %s", f.mode, replace, dropIn, plugIn)
+	case f.mode == dropIn && len(f.paths) > 0:
+		return errors.New("--path is for --mode replace: --engine says whose configuration")
+	case f.mode == plugIn && len(f.paths)+len(f.engines) > 0:
+		return errors.New("--path and --engine are for the other modes: --nri-socket says which runtime")
+	case f.byHand && f.mode != dropIn:
+		return errors.New("--by-hand is for --mode dropin")
+	case f.mode != plugIn && cmd.Flags().Changed("nri-socket"):
+		return errors.New("--nri-socket is for --mode nri")
 	}
 	return nil
 }
@@ -146,14 +158,20 @@ It is in force from the next call on, for every engine, and nothing is configure
 
 Mode dropin leaves runC where it is, and has the engines' configuration name the shim: Docker gets a default runtime, Podman a
 file in containers.conf.d, containerd one in a directory that it imports. What would take something from a configuration is refused.
+Mode nri leaves runC and every configuration as they are: a plugin, which runs in "palisade up" and "palisade shim watch", has the CRI of containerd (2.0 and
+later) or CRI-O give each new container a hook that asks. Docker, Podman and ctr do not speak NRI.
 
 What is installed already is left as it is; what was interrupted is completed. Nothing is changed if one place cannot be.`,
 		Example: `  palisade shim install --dry-run
   palisade shim install
   palisade shim install --engine docker,podman
-  palisade shim install --mode dropin --engine docker --reload`,
+  palisade shim install --mode dropin --engine docker --reload
+  palisade shim install --mode nri`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h := f.host(cmd)
+			if f.mode == plugIn {
+				return f.tell(cmd, h.InstallNRI(cmd.Context(), f.nri), nil)
+			}
 			if f.mode != dropIn {
 				return f.tell(cmd, h.Install(cmd.Context(), runcshim.Selection{Paths: f.paths, Engines: f.engines}), nil)
 			}
@@ -164,7 +182,8 @@ What is installed already is left as it is; what was interrupted is completed. N
 			return f.tell(cmd, err, todo)
 		},
 	})
-	cmd.Flags().StringVar(&f.mode, "mode", replace, "replace or dropin")
+	cmd.Flags().StringVar(&f.mode, "mode", replace, "replace, dropin or nri")
+	cmd.Flags().StringVar(&f.nri, "nri-socket", runcshim.DefaultNRISocket, "the `socket` of the runtime that the plugin connects to (mode nri)")
 	cmd.Flags().StringVar(&f.socket, "socket", "", "the enforcer's `socket` for shims, if it is not /run/palisade/enforcer-admission.sock")
 	cmd.Flags().StringVar(&f.kept, "admission", "", "the `directory` where the enforcer keeps what decides without it, if it is not "+kept.DefaultDirectory)
 	cmd.Flags().BoolVar(&f.byHand, "by-hand", false, "put the shims in place, and print the lines of containerd's configuration that you then write")
@@ -204,13 +223,16 @@ exit code is 1: repeat it when they are gone.`,
 	})
 }
 
-// Uninstall takes out what either mode has put there.
+// Uninstall takes out what any mode has put there.
 func Uninstall(ctx context.Context, h runcshim.Host, which runcshim.Selection, reload bool) error {
-	var configured error
+	var configured, plugged error
 	if len(which.Paths) == 0 {
 		configured = h.UninstallDropIn(ctx, which.Engines, reload)
 	}
-	return errors.Join(configured, h.Uninstall(ctx, which))
+	if len(which.Paths)+len(which.Engines) == 0 {
+		plugged = h.UninstallNRI(ctx)
+	}
+	return errors.Join(configured, plugged, h.Uninstall(ctx, which))
 }
 
 func (f *flags) verify() *cobra.Command {
