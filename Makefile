@@ -58,7 +58,7 @@ test-runtimes: setup build ## Run the tests of containers and pods against conta
 		./services/correlator/internal/container
 	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" go test -race -count=1 -v -run TestRealCRI $(TESTFLAGS) ./services/gate/internal/proxy
 	$(SUDO) env "PATH=$(CURDIR)/bin/runtimes:$$PATH" PALISADE_BIN=$(CURDIR)/bin go test -race -count=1 -v -timeout=10m \
-		-run 'TestAttribution|TestCRI|TestFlow' $(TESTFLAGS) ./test/e2e
+		-run 'TestAttribution|TestCRI|TestFlow|TestNRI' $(TESTFLAGS) ./test/e2e
 
 .PHONY: test-compose
 test-compose: setup test-tools image ## Run deploy/compose on a newer Docker, and kill its collector (both built here: ten minutes the first time)

@@ -67,7 +67,7 @@ func (h Host) layNRI(program []byte, socket string) error {
 	path := filepath.Join(h.Root, hook())
 	if now, err := os.ReadFile(path); err != nil || !slices.Equal(now, program) {
 		if err := s.do("put the hook at "+hook(), func() error {
-			if err := os.MkdirAll(path+KeptSuffix, 0o755); err != nil {
+			if err := os.MkdirAll(path+KeptSuffix, 0o755); err != nil { //nolint:gosec // programs are in it
 				return err
 			}
 			syscall.ForkLock.RLock() // a process that inherits the open file would keep others from executing it

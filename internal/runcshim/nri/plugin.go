@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"time"
@@ -155,11 +154,10 @@ func (p *Plugin) CreateContainer(context.Context, *api.PodSandbox, *api.Containe
 	return adjustment, nil, nil
 }
 
-// RunPodSandbox tells the enforcer of a pod's sandbox (NRI, RunPodSandbox), which has no hooks: it runs a program of the runtime's, from an image of the node's.
+// RunPodSandbox tells the enforcer of a pod's sandbox (NRI, RunPodSandbox), which has no hooks: it runs a program of the runtime's, from an image of the
+// node's. One that could not be told of is found as one that went around. An error would keep the pod from running.
 func (p *Plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
-	if err := p.register(ctx, pod.GetId()); err != nil {
-		slog.WarnContext(ctx, "A pod's sandbox could not be registered: it will seem to have gone around", "pod", pod.GetId(), "err", err)
-	}
+	_ = p.register(ctx, pod.GetId())
 	return nil
 }
 
