@@ -29,9 +29,14 @@ var importFences = []importFence{
 	{
 		packages: []string{"github.com/containerd/containerd", "k8s.io/cri-api"},
 		places: []string{
-			"services/correlator/internal/container", "services/enforcer/internal/identity", "cli/internal/demo", "internal/containerdtest", "test",
+			"services/correlator/internal/container", "services/enforcer/internal/identity", "cli/internal/demo", "cli/internal/ahead",
+			"internal/containerdtest", "test",
 		}, tests: true,
-		rule: "the runtime's client is for describing containers, and for tests",
+		rule: "the runtime's client is for describing containers and images, and for tests",
+	},
+	{
+		packages: []string{"github.com/containerd/nri"}, places: []string{"internal/runcshim/nri"},
+		rule: "one plugin speaks NRI",
 	},
 	{
 		packages: []string{"github.com/dgraph-io/badger"}, places: []string{"services/uplink/internal/queue"},

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 
+	"google.golang.org/grpc/status"
+
 	findingv1 "github.com/palisade-sec/palisade/api/palisade/finding/v1"
 	"github.com/palisade-sec/palisade/cli/internal/node"
 	"github.com/palisade-sec/palisade/cli/internal/show"
@@ -60,6 +62,11 @@ func (t *terminal) shimEvent(event runcshim.Event) {
 		mark = t.paint.Good("✓")
 	}
 	t.note("%s runC shim %s: %s: %s", mark, show.Safe(event.Path), event.Kind, show.Safe(event.Detail))
+}
+
+// notScanned is told of an image that could not be scanned ahead.
+func (t *terminal) notScanned(image string, err error) {
+	t.note("%s image %s could not be scanned: %s", t.paint.Bad("!"), show.Safe(image), show.Safe(status.Convert(err).Message()))
 }
 
 // processLine takes one line a process wrote. Its log is JSON: warnings and errors are shown, the rest with -v.

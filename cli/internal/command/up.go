@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
+	"github.com/palisade-sec/palisade/cli/internal/ahead"
 	"github.com/palisade-sec/palisade/cli/internal/launch"
 	"github.com/palisade-sec/palisade/cli/internal/node"
 	"github.com/palisade-sec/palisade/cli/internal/show"
@@ -114,6 +116,9 @@ func up(ctx context.Context, settings node.Settings, term *terminal, opts *optio
 		{Name: "findings", Run: func(ctx context.Context) error { return showFindings(ctx, opts, term) }},
 		{Name: "readiness", Run: func(ctx context.Context) error { return announce(ctx, settings, term, opts) }},
 		{Name: "shim", Run: settings.ShimWatcher(term.shimEvent).Run},
+		{Name: "images", Run: ahead.Watcher{
+			Socket: settings.Containerd, Dial: func() (*grpc.ClientConn, error) { return opts.dial("scanner") }, Failed: term.notScanned,
+		}.Run},
 	}
 	if settings.TraceEndpoint != "" {
 		relay, err := traceRelay(n, settings, term.notes)

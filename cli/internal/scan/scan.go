@@ -51,8 +51,8 @@ func (v Verdict) Error() string { return v.text }
 // command is one call.
 type command struct {
 	Options
-	rootfs, advisories, binaries, failOn string
-	strict, list                         bool
+	rootfs, advisories, binaries, failOn, containerd string
+	strict, list, ahead                              bool
 }
 
 // severities are what --fail-on takes, with the least grave that reaches it.
@@ -70,11 +70,14 @@ func New(options Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "scan IMAGE|DIGEST",
 		Short: "Show the vulnerabilities of an image, or of a root directory",
-		Long: `Shows what the node's scanner found in an image: the scanner looks at each image when the first container of it is created, and matches
-its report again whenever advisories were imported. Name the image as the runtime does, or its digest or the beginning of that.
+		Long: `Shows what the node's scanner found in an image: the scanner looks at each image when containerd gets it, or when the first container of it is created, and
+matches its report again whenever advisories were imported. Name the image as the runtime does, or its digest or the beginning of that.
 
 With --rootfs a directory is scanned now, whether a node runs or not, with your rights, in a process that can only read that directory.
 Other file systems mounted in it are left out, and listed.
+
+With --ahead every image of containerd is scanned of which there is no report, and each that is pulled or imported, until stopped. "palisade up" does that
+for as long as it runs.
 
 -o text is a table, json all that is known, cyclonedx a bill of materials with vulnerabilities (CycloneDX 1.6), spdx one of packages (SPDX
 2.3). A report with faults is not a clean one: something could not be read, or nothing was imported to compare it with.
@@ -85,7 +88,8 @@ faults.`,
   palisade scan docker.example/shop:1.4
   palisade scan sha256:4b7ce07002c6 --fail-on high --strict
   palisade scan --rootfs /srv/root -o cyclonedx >bom.json
-  palisade scan --rootfs / -o json | jq -r '.vulnerabilities[].id'`,
+  palisade scan --rootfs / -o json | jq -r '.vulnerabilities[].id'
+  palisade scan --ahead`,
 		Args: func(_ *cobra.Command, args []string) error { return c.check(args) },
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd, args) },
 		// In the place of the root's, which knows text and json only.
@@ -103,6 +107,8 @@ faults.`,
 	flags.StringVar(&c.failOn, "fail-on", "", "exit with 3 if a vulnerability is at least this `severity`: low, medium, high, critical; any counts unrated ones too")
 	flags.BoolVar(&c.strict, "strict", false, "exit with 4 if the report has faults")
 	flags.BoolVar(&c.list, "list", false, "list the images that there are reports of")
+	flags.BoolVar(&c.ahead, "ahead", false, "have containerd's images scanned, and those that come, until stopped")
+	flags.StringVar(&c.containerd, "containerd-socket", "/run/containerd/containerd.sock", "with --ahead: containerd's `socket`")
 	return cmd
 }
 
@@ -117,7 +123,7 @@ func besideThis() string {
 // check refuses what makes no sense together.
 func (c *command) check(args []string) error {
 	chosen := len(args)
-	for _, flag := range []bool{c.list, c.rootfs != ""} {
+	for _, flag := range []bool{c.list, c.ahead, c.rootfs != ""} {
 		if flag {
 			chosen++
 		}
@@ -126,9 +132,9 @@ func (c *command) check(args []string) error {
 		return c.Usage(fmt.Errorf("--fail-on: %q is not low, medium, high, critical or any", c.failOn))
 	}
 	if chosen != 1 {
-		return c.Usage(errors.New("name one image, or a directory with --rootfs, or use --list: see `palisade scan --help`"))
+		return c.Usage(errors.New("name one image, or a directory with --rootfs, or use --list or --ahead: see `palisade scan --help`"))
 	}
-	if c.list && *c.Output != "text" && *c.Output != "json" {
+	if (c.list || c.ahead) && *c.Output != "text" && *c.Output != "json" {
 		return c.Usage(fmt.Errorf("-o: %q is not text or json", *c.Output))
 	}
 	return nil
@@ -141,6 +147,9 @@ func (c *command) run(cmd *cobra.Command, args []string) error {
 			return err
 		}
 		return writeList(cmd.OutOrStdout(), *c.Output, reports)
+	}
+	if c.ahead {
+		return c.lookAhead(cmd)
 	}
 	report, err := c.report(cmd, args)
 	if err != nil {
