@@ -16,6 +16,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
@@ -33,6 +34,8 @@ const (
 	retry = time.Second
 	// dialTime bounds one connection.
 	dialTime = time.Second
+	// startTime bounds a registration; a runtime gives a plugin five seconds.
+	startTime = 10 * time.Second
 )
 
 // Plugin is one. What it needs may come and go while it runs.
@@ -47,7 +50,7 @@ type Plugin struct {
 	Changed func(State)
 
 	state  State         // Run's goroutine alone
-	synced chan struct{} // of the connection: the runtime has told what it runs, the last thing before it asks
+	synced chan struct{} // the runtime has told what it runs, the last thing before it asks
 }
 
 // State is how it stands.
@@ -60,9 +63,12 @@ type State struct {
 
 // Run keeps the plugin connected as long as it is installed, until ctx ends.
 func (p *Plugin) Run(ctx context.Context) error {
+	p.synced = make(chan struct{}, 1)
 	for {
 		if p.installed() {
-			p.become(State{Installed: true, Err: p.serve(ctx)})
+			if err := p.serve(ctx); p.installed() {
+				p.become(State{Installed: true, Err: err})
+			}
 		}
 		if !p.installed() {
 			p.become(State{})
@@ -100,22 +106,44 @@ func (p *Plugin) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	lost := make(chan struct{})
-	p.synced = make(chan struct{}, 1)
+	select {
+	case <-p.synced: // of the connection before
+	default:
+	}
 	conn, err := unixsock.Dial(ctx, p.Socket, 0, dialTime) // a runtime is root's, and nobody else gets to say what the plugin hears
 	if err != nil {
 		return fmt.Errorf("no container runtime serves NRI at %s: %w", p.Socket, err)
 	}
 	plugin, err := stub.New(p, stub.WithPluginName(name), stub.WithPluginIdx(index), stub.WithConnection(conn), stub.WithLogger(quiet{}),
-		stub.WithOnClose(func() { close(lost) }))
+		stub.WithOnClose(sync.OnceFunc(func() { close(lost) })))
 	if err != nil {
 		_ = conn.Close()
 		return fmt.Errorf("make the NRI plugin: %w", err)
 	}
-	if err := plugin.Start(ctx); err != nil {
+	if err := start(ctx, plugin); err != nil {
 		_ = conn.Close()
 		return fmt.Errorf("register with the container runtime at %s: %w", p.Socket, err)
 	}
 	defer plugin.Stop()
+	return p.stay(ctx, lost)
+}
+
+// start registers with the runtime. The library waits for ever for one that goes away in between; that wait is left behind.
+func start(ctx context.Context, plugin stub.Stub) error {
+	started := make(chan error, 1)
+	go func() { started <- plugin.Start(ctx) }()
+	select {
+	case err := <-started:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(startTime):
+		return errors.New("it does not answer")
+	}
+}
+
+// stay returns when the connection is lost, or the plugin is not installed any more.
+func (p *Plugin) stay(ctx context.Context, lost <-chan struct{}) error {
 	var settled <-chan time.Time
 	for {
 		select {

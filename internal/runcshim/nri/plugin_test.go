@@ -228,3 +228,24 @@ func receive(conn net.Conn) (*enforcerv1.AdmissionRequest, error) {
 	q := &enforcerv1.AdmissionRequest{}
 	return q, errors.Join(err, proto.Unmarshal(raw, q))
 }
+
+// A runtime that says nothing is left, and looked for again.
+func TestARuntimeThatDoesNotAnswerIsLeft(t *testing.T) {
+	w := newWorld(t)
+	listener, err := net.Listen("unix", w.socket)
+	w.must(err)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+		}
+	}()
+	w.must(os.Symlink(w.socket, w.plugin.Socket))
+	w.becomes("without an answer", disconnected)
+	w.must(listener.Close())
+	w.started()
+	w.becomes("connected", connected)
+}
