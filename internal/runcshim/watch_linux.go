@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -52,6 +53,8 @@ type Event struct {
 const (
 	defaultSettle = 2 * time.Second
 	defaultEvery  = time.Minute
+	// unwatched is the time between looks while there is no place whose directory could be watched: an install is to be noticed.
+	unwatched = 5 * time.Second
 	// abandoned is the age of a package manager's unfinished files from which they hold nothing up any more.
 	abandoned = 10 * time.Minute
 )
@@ -74,6 +77,8 @@ type watching struct {
 	Watcher
 	notify *fsnotify.Watcher // nil if the kernel has none for us
 	nri    nri.State
+	idle   bool           // there is no place
+	stood  standing.State // as it was last written down
 	seen   map[string]fs.FileInfo
 	told   map[string]string
 }
@@ -117,6 +122,8 @@ func (w Watcher) Run(ctx context.Context) error {
 			next := w.Every
 			if run.look(ctx) {
 				next = w.Settle
+			} else if run.idle {
+				next = min(w.Every, unwatched)
 			}
 			look.Reset(next)
 		}
@@ -184,6 +191,7 @@ func (w *watching) look(ctx context.Context) (again bool) {
 		w.uncovered()
 	}
 	w.stand()
+	w.idle = len(places) == 0
 	return again
 }
 
@@ -211,9 +219,14 @@ func (w *watching) stand() {
 	if w.nri.Installed {
 		state.Places = append(state.Places, standing.Place{Path: filepath.Join(NRIDirectory, runtimeLink), Engines: []string{"cri"}, Covered: w.nri.Connected})
 	}
+	if reflect.DeepEqual(state.Places, w.stood.Places) && state.Time.Sub(w.stood.Time) < w.Every {
+		return // it says so already
+	}
 	if err := standing.Write(w.Standing, state); err != nil {
 		w.tell(Unwritten, "", err.Error())
+		return
 	}
+	w.stood = state
 }
 
 // visit heals a place that needs it, once it has been still.

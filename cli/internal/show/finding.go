@@ -140,6 +140,13 @@ func ActionText(a *findingv1.Action) string {
 		findingv1.ActionOutcome_ACTION_OUTCOME_GONE:    "ALREADY GONE",
 		findingv1.ActionOutcome_ACTION_OUTCOME_FAILED:  "NOT KILLED (failed)",
 	}[a.GetOutcome()]
+	if a.GetKind() == findingv1.ActionKind_ACTION_KIND_REFUSE {
+		outcome = map[findingv1.ActionOutcome]string{
+			findingv1.ActionOutcome_ACTION_OUTCOME_DONE:    "CONTAINER REFUSED",
+			findingv1.ActionOutcome_ACTION_OUTCOME_REFUSED: "CONTAINER NOT REFUSED",
+			findingv1.ActionOutcome_ACTION_OUTCOME_FAILED:  "CONTAINER NOT REFUSED (failed)",
+		}[a.GetOutcome()]
+	}
 	if a.GetDetail() == "" {
 		return outcome
 	}

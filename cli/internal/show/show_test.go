@@ -34,6 +34,19 @@ func TestFinding(t *testing.T) {
 	}
 }
 
+func TestActionText(t *testing.T) {
+	for want, a := range map[string]*findingv1.Action{
+		"KILLED":                {Kind: findingv1.ActionKind_ACTION_KIND_KILL, Outcome: findingv1.ActionOutcome_ACTION_OUTCOME_DONE},
+		"NOT KILLED (refused)":  {Kind: findingv1.ActionKind_ACTION_KIND_KILL, Outcome: findingv1.ActionOutcome_ACTION_OUTCOME_REFUSED},
+		"CONTAINER REFUSED: x":  {Kind: findingv1.ActionKind_ACTION_KIND_REFUSE, Outcome: findingv1.ActionOutcome_ACTION_OUTCOME_DONE, Detail: "x"},
+		"CONTAINER NOT REFUSED": {Kind: findingv1.ActionKind_ACTION_KIND_REFUSE, Outcome: findingv1.ActionOutcome_ACTION_OUTCOME_REFUSED},
+	} {
+		if got := ActionText(a); got != want {
+			t.Errorf("ActionText(%v) = %q, want %q", a, got, want)
+		}
+	}
+}
+
 func TestB23NothingAContainerChoseDrivesTheTerminal(t *testing.T) {
 	evil := "\x1b]0;owned\x07\x1b[2J\r\n\u202e\u009b31m"
 	f := &findingv1.Finding{

@@ -97,6 +97,9 @@ func action(a *findingv1.Action) (text, class string) {
 	if a == nil {
 		return "", ""
 	}
+	if a.GetKind() == findingv1.ActionKind_ACTION_KIND_REFUSE {
+		return refusal(a.GetOutcome())
+	}
 	switch a.GetOutcome() {
 	case findingv1.ActionOutcome_ACTION_OUTCOME_DONE:
 		return "killed", "done"
@@ -109,6 +112,18 @@ func action(a *findingv1.Action) (text, class string) {
 	case findingv1.ActionOutcome_ACTION_OUTCOME_UNSPECIFIED:
 	}
 	return "unknown", "failed"
+}
+
+// refusal is action of a container that was not to be created.
+func refusal(outcome findingv1.ActionOutcome) (text, class string) {
+	switch outcome {
+	case findingv1.ActionOutcome_ACTION_OUTCOME_DONE:
+		return "container refused", "done"
+	case findingv1.ActionOutcome_ACTION_OUTCOME_REFUSED:
+		return "not refused: dry run", "refused"
+	default:
+		return "refusal failed", "failed"
+	}
 }
 
 func details(f *findingv1.Finding) []detail {
